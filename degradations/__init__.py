@@ -1,0 +1,29 @@
+"""Damage for photographs: from a clean image to a degraded one, with physics behind it.
+
+The image contract: an image is numpy float32 (H, W, 3) RGB in [0, 1], H and W at least 8. Every
+damage is a pure function `f(image, rng, *, ...)` that leaves its input alone and returns such an
+image of the same shape, and an albumentations transform of the same name that draws the
+function's parameters from ranges. BGR and uint8 do not exist here.
+"""
+
+import os
+
+# albumentations asks pypi.org for its newest version at import unless this is set.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from .blur import CameraShake, Defocus, ObjectMotion
+from .haze import Haze
+from .noise import GaussianNoise, SensorNoise
+from .rain import Rain
+from .snow import Snow
+
+__all__ = [
+    "CameraShake",
+    "Defocus",
+    "GaussianNoise",
+    "Haze",
+    "ObjectMotion",
+    "Rain",
+    "SensorNoise",
+    "Snow",
+]

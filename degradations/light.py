@@ -1,0 +1,35 @@
+"""sRGB values <-> linear light (IEC 61966-2-1)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def srgb_to_linear(image: np.ndarray) -> np.ndarray:
+    """Linear light of sRGB values: v / 12.92 below 0.04045, ((v + 0.055) / 1.055)^2.4 above.
+
+    Args:
+        image: float32, at most three dimensions, in [0, 1].
+
+    Returns:
+        float32 of the same shape in [0, 1]; 0 stays 0, and 1 stays 1 up to float32 rounding.
+    """
+    bright = cv2.pow((image + np.float32(0.055)) * np.float32(1 / 1.055), 2.4)
+    return np.where(image <= 0.04045, image * np.float32(1 / 12.92), bright.reshape(image.shape))
+
+
+def linear_to_srgb(light: np.ndarray) -> np.ndarray:
+    """sRGB values of linear light; the inverse of `srgb_to_linear`.
+
+    Args:
+        light: float32, at most three dimensions; values outside [0, 1] are clipped first.
+
+    Returns:
+        float32 of the same shape in [0, 1].
+    """
+    light = np.clip(light, 0.0, 1.0)
+    bright = cv2.pow(light, 1 / 2.4).reshape(light.shape) * np.float32(1.055) - np.float32(0.055)
+    values = np.where(light <= 0.0031308, light * np.float32(12.92), bright)
+    # In float32 the formula may give a last bit more than 1 for 1.
+    return np.minimum(values, np.float32(1))

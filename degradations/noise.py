@@ -1,0 +1,169 @@
+"""Noise: white Gaussian, and that of a camera sensor seen through its pipeline."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from .contract import Bounds, check_image, check_numbers
+from .light import linear_to_srgb, srgb_to_linear
+from .transform import Damage
+
+GAUSSIAN_BOUNDS: Bounds = {
+    "sigma": (0.0, 255.0),
+    "channel_spread": (0.0, 1.0),
+    "spatial_spread": (0.0, 1.0),
+}
+SENSOR_BOUNDS: Bounds = {
+    "shot": (0.0, 100.0),
+    "read": (0.0, 100.0),
+    "red_gain": (1.0, 4.0),
+    "blue_gain": (1.0, 4.0),
+}
+
+# Bilinear demosaicing as filters on a plane that is zero where its colour was not measured.
+GREEN_FILTER = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
+RED_BLUE_FILTER = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+
+
+def gaussian_noise(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    sigma: float,
+    channel_spread: float = 0.0,
+    spatial_spread: float = 0.0,
+) -> np.ndarray:
+    """Add independent zero-mean Gaussian noise to every value: y = clip(x + n).
+
+    Args:
+        image: float32 (H, W, 3) RGB in [0, 1].
+        rng: source of the noise.
+        sigma: standard deviation before clipping, grey levels, 0 to 255.
+        channel_spread: each channel's sigma is multiplied by a number drawn from
+            [1 - spread, 1 + spread], 0 to 1.
+        spatial_spread: sigma is multiplied by a smooth map over the picture that runs from
+            1 - spread to 1 + spread, 0 to 1.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1]; a copy of `image` when sigma is 0.
+
+    Raises:
+        ValueError: a parameter out of range, or not such an image.
+    """
+    image = check_image(image, "gaussian_noise")
+    check_numbers("gaussian_noise", GAUSSIAN_BOUNDS, sigma=sigma, channel_spread=channel_spread,
+                  spatial_spread=spatial_spread)
+    noise = rng.standard_normal(image.shape, np.float32)
+    noise *= np.float32(sigma / 255)
+    if channel_spread > 0:
+        noise *= (1 + channel_spread * rng.uniform(-1, 1, 3)).astype(np.float32)
+    if spatial_spread > 0:
+        coarse = rng.uniform(-1, 1, (4, 4)).astype(np.float32)
+        smooth = cv2.resize(coarse, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        smooth = cv2.normalize(smooth, None, 1 - spatial_spread, 1 + spatial_spread,
+                               cv2.NORM_MINMAX)
+        noise *= smooth[..., None]
+    noise += image
+    return np.clip(noise, 0.0, 1.0, out=noise)
+
+
+def sensor_noise(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    shot: float,
+    read: float,
+    red_gain: float = 2.0,
+    blue_gain: float = 1.7,
+) -> np.ndarray:
+    """Add the noise of a Bayer sensor: Poisson-Gaussian in linear light, then demosaicing, sRGB.
+
+    At a site of colour c the raw signal is x / gain_c and its noise has the variance
+    shot^2 x / gain_c + read^2 (Foi et al. 2008; white balance and order of the pipeline as in
+    Brooks et al. 2019). White balance multiplies it by gain_c, bilinear demosaicing spreads it
+    over neighbours, so noise is correlated over pixels and, after sRGB, strongest in the shadows.
+    Only the noise goes through the pipeline: the signal loses no sharpness.
+
+    Args:
+        image: float32 (H, W, 3) RGB in [0, 1].
+        rng: source of the noise and of the phase of the Bayer pattern.
+        shot: standard deviation of the photon noise at white, linear grey levels, 0 to 100
+            (255 / shot squared is the number of electrons at white).
+        read: standard deviation of the electronics' noise, linear grey levels, 0 to 100.
+        red_gain: white balance of red relative to green, 1 to 4.
+        blue_gain: white balance of blue relative to green, 1 to 4.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1]; a copy of `image` when shot and read are 0.
+
+    Raises:
+        ValueError: a parameter out of range, or not such an image.
+    """
+    image = check_image(image, "sensor_noise")
+    check_numbers("sensor_noise", SENSOR_BOUNDS, shot=shot, read=read, red_gain=red_gain,
+                  blue_gain=blue_gain)
+    if shot == 0 and read == 0:
+        return image.copy()
+    light = srgb_to_linear(image)
+    colour = _bayer_colours(image.shape[:2], rng)
+    gain = np.array([red_gain, 1.0, blue_gain], np.float32)[colour]
+    raw = np.take_along_axis(light, colour[..., None], 2)[..., 0] / gain
+    noise = rng.standard_normal(raw.shape, np.float32) * np.float32(read / 255)
+    if shot > 0:
+        electrons = (255 / shot) ** 2
+        noise += rng.poisson(raw * np.float32(electrons)) / np.float32(electrons) - raw
+    noise *= gain
+    for channel in range(3):
+        plane = np.where(colour == channel, noise, np.float32(0))
+        kernel = GREEN_FILTER if channel == 1 else RED_BLUE_FILTER
+        light[..., channel] += cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return linear_to_srgb(light)
+
+
+def _bayer_colours(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Colour (0 red, 1 green, 2 blue) that each site of an RGGB sensor measures, int64 (H, W)."""
+    height, width = size
+    row, column = rng.integers(2, size=2)
+    y = (np.arange(height)[:, None] + row) % 2
+    x = (np.arange(width)[None] + column) % 2
+    return x + y
+
+
+class GaussianNoise(Damage):
+    """`gaussian_noise` with its parameters drawn from ranges.
+
+    Args:
+        sigma: grey levels, 0 to 255.
+        channel_spread: 0 to 1.
+        spatial_spread: 0 to 1.
+        p: probability of being applied.
+    """
+
+    function: ClassVar = staticmethod(gaussian_noise)
+    bounds: ClassVar[Bounds] = GAUSSIAN_BOUNDS
+
+    def __init__(self, sigma=(5.0, 50.0), channel_spread=0.0, spatial_spread=0.0, p: float = 0.5):
+        super().__init__(p, sigma=sigma, channel_spread=channel_spread,
+                         spatial_spread=spatial_spread)
+
+
+class SensorNoise(Damage):
+    """`sensor_noise` with its parameters drawn from ranges.
+
+    Args:
+        shot: at white, linear grey levels, 0 to 100.
+        read: linear grey levels, 0 to 100.
+        red_gain: white balance, 1 to 4.
+        blue_gain: white balance, 1 to 4.
+        p: probability of being applied.
+    """
+
+    function: ClassVar = staticmethod(sensor_noise)
+    bounds: ClassVar[Bounds] = SENSOR_BOUNDS
+
+    def __init__(self, shot=(4.0, 28.0), read=(0.5, 6.0), red_gain=(1.9, 2.4),
+                 blue_gain=(1.5, 1.9), p: float = 0.5):
+        super().__init__(p, shot=shot, read=read, red_gain=red_gain, blue_gain=blue_gain)

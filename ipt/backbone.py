@@ -1,0 +1,134 @@
+"""The task-general backbone: a hierarchical transformer with attention over channels.
+
+Inside, a feature map is (B, H, W, C): then a linear layer and a layer norm are single calls on contiguous
+memory, and a depthwise convolution sees the same memory as channels-last.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ipt.config import ModelConfig
+
+EPSILON = 1e-6  # keeps the norm of an all-zero channel from dividing by zero
+
+
+class Backbone(nn.Module):
+    """Restores what a batch of images has lost, as a residual: encoder, decoder and skip connections.
+
+    Starts as the identity: the head is zero. No statistics over the batch.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        widths = [config.width * 2**level for level in range(len(config.blocks))]
+        patch_values = 3 * config.patch**2
+
+        def stage(level: int, blocks: int) -> nn.Sequential:
+            width = widths[level]
+            return nn.Sequential(
+                *(Block(width, width // config.head_width, config.expansion) for _ in range(blocks))
+            )
+
+        deepest = len(widths) - 1
+        self.stem = nn.Conv2d(patch_values, config.width, 3, padding=1)
+        self.encoder = nn.ModuleList(stage(level, config.blocks[level]) for level in range(deepest))
+        self.down = nn.ModuleList(nn.Linear(4 * widths[i], widths[i + 1], bias=False) for i in range(deepest))
+        self.middle = stage(deepest, config.blocks[deepest])
+        self.up = nn.ModuleList(nn.Linear(widths[i + 1], 4 * widths[i], bias=False) for i in range(deepest))
+        self.decoder = nn.ModuleList(stage(level, config.blocks[level]) for level in range(deepest))
+        self.head = nn.Conv2d(config.width, patch_values, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB to the same shape; H and W multiples of `ModelConfig.size_multiple`."""
+        x = self.stem(F.pixel_unshuffle(degraded, self.patch)).permute(0, 2, 3, 1)  # (B, H/p, W/p, C)
+        skips = []
+        for stage, down in zip(self.encoder, self.down, strict=True):
+            x = stage(x)
+            skips.append(x)
+            x = down(_fold(x))
+        x = self.middle(x)
+        for level in reversed(range(len(self.decoder))):
+            x = self.decoder[level](_unfold(self.up[level](x)) + skips[level])
+        return degraded + F.pixel_shuffle(self.head(x.permute(0, 3, 1, 2)), self.patch)
+
+
+class Block(nn.Module):
+    """One transformer block: channel attention, then a gated feed-forward part, each on a residual path."""
+
+    def __init__(self, width: int, heads: int, expansion: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = ChannelAttention(width, heads)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = GatedFeedForward(width, int(width * expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class ChannelAttention(nn.Module):
+    """Attention between channels instead of positions, so the cost is linear in pixels (Zamir et al. 2022, eq. 1)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.local = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width)
+        self.temperature = nn.Parameter(torch.ones(heads))
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        mixed = _depthwise(self.local, self.query_key_value(x)).flatten(1, 2)  # (B, HW, 3C)
+        query, key, value = mixed.split(x.shape[-1], dim=-1)
+        # Normalising the small products by the norms equals normalising query and key, which are as large as the image.
+        norms = query.square().sum(1)[:, :, None] * key.square().sum(1)[:, None]  # (B, C, C)
+        attended = []
+        head = x.shape[-1] // self.heads
+        for number, (q, k, v) in enumerate(zip(query.split(head, -1), key.split(head, -1), value.split(head, -1), strict=True)):
+            part = slice(number * head, (number + 1) * head)
+            cosine = torch.bmm(q.transpose(1, 2), k) * torch.rsqrt(norms[:, part, part] + EPSILON)  # (B, C/h, C/h)
+            weights = (cosine * self.temperature[number]).softmax(-1)
+            attended.append(torch.bmm(v, weights.transpose(1, 2)))
+        return self.project(torch.cat(attended, -1).view(x.shape))
+
+
+class GatedFeedForward(nn.Module):
+    """Two local projections of which one gates the other through a sigmoid (Dauphin et al. 2017)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, 2 * hidden)
+        self.local = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.project = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        return self.project(F.glu(_depthwise(self.local, self.expand(x)), dim=-1))
+
+
+def _depthwise(convolution: nn.Module, x: Tensor) -> Tensor:
+    """Apply a convolution to (B, H, W, C); the permuted view is channels-last memory, so nothing is copied."""
+    return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _fold(x: Tensor) -> Tensor:
+    """(B, H, W, C) to (B, H/2, W/2, 4C): each 2 x 2 neighbourhood becomes one position."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(2, 3)
+    return x.reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def _unfold(x: Tensor) -> Tensor:
+    """(B, H, W, 4C) to (B, 2H, 2W, C), the inverse of `_fold`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(2, 3)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)

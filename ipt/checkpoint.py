@@ -1,0 +1,68 @@
+"""The only reader and writer of weights: a folder with config.json and model.safetensors, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ipt.config import ModelConfig
+from ipt.model import InstructIPT
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that cannot be used; the message says what is wrong with it."""
+
+
+def save_model(model: InstructIPT, folder: Path) -> None:
+    """Write config.json and model.safetensors into `folder`, which is made when absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    save_weights(model, folder / WEIGHTS)
+
+
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> InstructIPT:
+    """Build the model that `folder` describes and load its weights; ready for inference.
+
+    Raises CheckpointError where a file is missing or damaged or the weights do not fit the config.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: expected a checkpoint folder with {CONFIG} and {WEIGHTS}; no {name}")
+    try:
+        model = InstructIPT(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    load_weights(model, folder / WEIGHTS)
+    return model.to(device).eval()
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state of any module as safetensors."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over or of another shape."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [
+        f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}"
+        for name, value in weights.items() if name in expected and value.shape != expected[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{path}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(weights)

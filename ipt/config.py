@@ -1,0 +1,66 @@
+"""What a model is made of: saved beside the weights as config.json, so that a checkpoint describes itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Backbone, tasks and task biases; raises ValueError where the fields contradict one another."""
+
+    tasks: tuple[str, ...]  # in the order of the stacked task biases
+    width: int  # channels of the first level; doubled at each level below
+    patch: int  # side in pixels of the patch that is one position of the first level
+    blocks: tuple[int, ...]  # transformer blocks at each level, from fine to coarse
+    head_width: int  # channels of one attention head
+    expansion: float  # channels inside the feed-forward part, as a multiple of the level's
+    rank: int  # of each task bias
+    layers: tuple[str, ...]  # name patterns of the modulated layers
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks: expected one or more different names, got {self.tasks}")
+        for name in ("width", "patch", "head_width", "rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks: expected 1 or more at each level, got {self.blocks}")
+        if self.width % self.head_width:
+            raise ValueError(f"width: expected a multiple of head_width {self.head_width}, got {self.width}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width inside the network are padded to a multiple of this many pixels."""
+        return self.patch * 2 ** (len(self.blocks) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`; a ValueError names missing and unknown keys."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise ValueError(
+                f"model config: missing {sorted(names - set(values))}, unknown {sorted(set(values) - names)}"
+            )
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+# Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 32, "patch": 2, "blocks": (1, 2, 3), "head_width": 32, "expansion": 1.5},
+    "small": {"width": 48, "patch": 1, "blocks": (2, 2, 4, 4), "head_width": 48, "expansion": 2.0},
+    "base": {"width": 48, "patch": 1, "blocks": (4, 6, 6, 8), "head_width": 48, "expansion": 2.5},
+}
+
+
+def preset_config(preset: str, tasks: tuple[str, ...], rank: int, layers: tuple[str, ...]) -> ModelConfig:
+    """The config of a named preset for the given tasks and task biases; a ValueError lists the presets."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}; got {preset!r}")
+    return ModelConfig(tasks=tasks, rank=rank, layers=layers, **PRESETS[preset])

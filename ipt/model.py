@@ -1,0 +1,53 @@
+"""InstructIPT: the backbone, its task biases and the reader of instructions, wired together."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ipt.backbone import Backbone
+from ipt.config import ModelConfig
+from ipt.instruction import InstructionModel
+from ipt.modulation import modulate, modulated_layers, select
+
+
+class InstructIPT(nn.Module):
+    """Restores each image of a batch with the weights of its own task."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = modulate(Backbone(config), len(config.tasks), config.rank, config.layers)
+        self.instruction = InstructionModel(len(config.tasks))
+        self._selection = next(iter(modulated_layers(self.backbone).values())).selection
+
+    def forward(self, degraded: Tensor, index: Tensor | None, strength: float = 1.0) -> Tensor:
+        """Restore `degraded` (B, 3, H, W), any H and W; `index` (B,) is each sample's place in `config.tasks`.
+
+        Without an index the task-general backbone restores alone. Returns the shape of `degraded`, not clipped.
+        """
+        height, width = degraded.shape[-2:]
+        multiple = self.config.size_multiple
+        down, right = -height % multiple, -width % multiple
+        if down or right:
+            # Reflection would need images larger than the padding; repeating the edge works from 1 x 1 on.
+            degraded = F.pad(degraded, (0, right, 0, down), mode="replicate")
+        select(self._selection, index, len(self.config.tasks), strength)
+        return self.backbone(degraded)[..., :height, :width]
+
+    def task_index(self, task: str) -> int:
+        """The place of a task in the stacked biases; a ValueError names the tasks that the model knows."""
+        if task not in self.config.tasks:
+            close = difflib.get_close_matches(task, self.config.tasks, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"this model knows {', '.join(self.config.tasks)}"
+            raise ValueError(f"task: unknown task '{task}'; {hint}")
+        return self.config.tasks.index(task)
+
+    @torch.no_grad()
+    def understand(self, instruction: str) -> dict[str, float]:
+        """The probability of each task given a sentence."""
+        probabilities = self.instruction([instruction])[0].softmax(-1)
+        return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))

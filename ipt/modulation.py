@@ -1,0 +1,182 @@
+"""Task biases: low-rank, per-task additions to the weights of any network with Linear or Conv2d layers.
+
+For a layer with weight W (out x in; a k x k convolution is seen as out x (in/groups * k * k)), task t and rank r:
+
+    W_t = W + s * U_t V_t        U: (T, out, r), V: (T, r, in)
+
+U and V are stacked over tasks, so DistributedDataParallel sees the same parameters used at every step. A batch may
+mix tasks: each sample meets the weights of its own task. Building W_t costs out * in * r once per task; the usual
+side branch (x V U) costs a pass over the activations, which for images is the expensive thing.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TaskSelection:
+    """Which task each sample of the current batch belongs to; shared by all modulated layers of one model."""
+
+    def __init__(self) -> None:
+        self.index: Tensor | None = None  # (B,) task of each sample; None: backbone alone
+        self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
+        self.strength = 1.0
+
+
+class ModulatedLayer(nn.Module):
+    """What the two modulated layer kinds share: a weight, an optional plain bias and the stacked task factors."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, tasks: int, rank: int, selection: TaskSelection) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        rows, columns = layer.weight.flatten(1).shape
+        new = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        self.task_up = nn.Parameter(torch.zeros(tasks, rows, rank, **new))  # U: zero, so W_t = W at start
+        self.task_down = nn.Parameter(torch.randn(tasks, rank, columns, **new) * columns**-0.5)  # V
+        self.selection = selection
+
+    def task_weights(self) -> Tensor:
+        """W + s U V of every task, (T, out, in)."""
+        weight = self.weight.flatten(1)
+        return torch.baddbmm(weight.expand(len(self.task_up), -1, -1), self.task_up, self.task_down,
+                             alpha=self.selection.strength)
+
+    def task_weight(self, task: int) -> Tensor:
+        """W + s U V of one task, in the shape of `weight`."""
+        bias = self.task_up[task] @ self.task_down[task]
+        return self.weight + self.selection.strength * bias.view_as(self.weight)
+
+
+class ModulatedLinear(ModulatedLayer):
+    """A Linear layer whose weight depends on the task of each sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., in) to (B, ..., out)."""
+        selection = self.selection
+        if selection.index is None:
+            return F.linear(x, self.weight, self.bias)
+        weights = self.task_weights()
+        if not selection.equal_runs:
+            weights = weights[selection.index]
+        grouped = x.reshape(len(weights), -1, x.shape[-1])  # samples of one task (or one sample) per matrix
+        out = torch.bmm(grouped, weights.transpose(1, 2)) if self.bias is None else torch.baddbmm(
+            self.bias, grouped, weights.transpose(1, 2))
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+
+class ModulatedConv2d(ModulatedLayer):
+    """A Conv2d layer (grouped and depthwise ones too) whose weight depends on the task of each sample."""
+
+    def __init__(self, layer: nn.Conv2d, tasks: int, rank: int, selection: TaskSelection) -> None:
+        super().__init__(layer, tasks, rank, selection)
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise ValueError(f"modulate: expected a Conv2d with numeric zero padding, got {layer}")
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, H', W')."""
+        rest = (self.stride, self.padding, self.dilation)
+        if self.selection.index is None:
+            return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
+        batch = len(x)
+        weights = self.task_weights()[self.selection.index]  # (B, out, in/groups * k * k)
+        weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
+        # One grouped convolution: the samples become groups of channels of a single image.
+        out = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weights, None, *rest, batch * self.groups)
+        out = out.view(batch, -1, *out.shape[2:])
+        return out if self.bias is None else out + self.bias[:, None, None]
+
+
+def modulate(model: nn.Module, tasks: int, rank: int, layers: Sequence[str] = ("*",)) -> nn.Module:
+    """Give the layers of `model` whose names match one of the patterns a task bias each, in place.
+
+    `layers` are shell patterns on module names ("encoder.*"). Returns `model`; its output is unchanged until the
+    task factors are trained. Raises ValueError for a rank below 1, a pattern that matches no Linear or Conv2d, or
+    a model that is modulated already.
+    """
+    if rank < 1 or tasks < 1:
+        raise ValueError(f"modulate: expected rank and number of tasks of 1 or more, got rank {rank}, {tasks} tasks")
+    if modulated_layers(model):
+        raise ValueError("modulate: the model has task biases already")
+    candidates = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    selection = TaskSelection()
+    for name in _matching(candidates, layers):
+        layer = candidates[name]
+        kind = ModulatedLinear if isinstance(layer, nn.Linear) else ModulatedConv2d
+        parent, _, attribute = name.rpartition(".")
+        limit = min(layer.weight.flatten(1).shape)
+        setattr(model.get_submodule(parent), attribute, kind(layer, tasks, min(rank, limit), selection))
+    return model
+
+
+def _matching(candidates: dict[str, nn.Module], patterns: Sequence[str]) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in candidates):
+            close = difflib.get_close_matches(pattern, candidates, n=3)
+            raise ValueError(f"modulate: no Linear or Conv2d layer matches '{pattern}'; "
+                             + (f"did you mean {', '.join(close)}?" if close else f"the model has {len(candidates)}"))
+    return [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def modulated_layers(model: nn.Module) -> dict[str, ModulatedLayer]:
+    """The modulated layers of `model` by name; empty for a plain model."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, ModulatedLayer)}
+
+
+def task_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """All task factors (U and V of every layer)."""
+    return [factor for layer in modulated_layers(model).values() for factor in (layer.task_up, layer.task_down)]
+
+
+@contextmanager
+def selected(model: nn.Module, index: Tensor | None, strength: float = 1.0) -> Iterator[None]:
+    """Inside the block, sample b of a batch meets the weights of task `index[b]`; None: the backbone alone."""
+    layers = modulated_layers(model)
+    selection = next(iter(layers.values())).selection if layers else TaskSelection()
+    before = selection.index, selection.equal_runs, selection.strength
+    select(selection, index, len(next(iter(layers.values())).task_up) if layers else 1, strength)
+    try:
+        yield
+    finally:
+        selection.index, selection.equal_runs, selection.strength = before
+
+
+def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength: float = 1.0) -> None:
+    """Set the tasks of the next batch: `index` (B,) of integers in [0, tasks)."""
+    selection.index, selection.equal_runs, selection.strength = index, 0, strength
+    if index is not None and len(index) % tasks == 0:
+        runs = len(index) // tasks
+        in_order = torch.arange(tasks, device=index.device).repeat_interleave(runs)
+        selection.equal_runs = runs if bool((index == in_order).all()) else 0
+
+
+def merge(model: nn.Module, task: int, strength: float = 1.0) -> nn.Module:
+    """A plain copy of `model` that has W_t of one task in its weights: same output, the plain backbone's speed."""
+    merged = copy.deepcopy(model)
+    for name, layer in modulated_layers(merged).items():
+        layer.selection.strength = strength
+        with torch.no_grad():
+            weight = nn.Parameter(layer.task_weight(task))
+        parent, _, attribute = name.rpartition(".")
+        setattr(merged.get_submodule(parent), attribute, _plain(layer, weight))
+    return merged
+
+
+def _plain(layer: ModulatedLayer, weight: nn.Parameter) -> nn.Module:
+    if isinstance(layer, ModulatedConv2d):
+        groups, k = layer.groups, weight.shape[2:]
+        plain = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], k, layer.stride, layer.padding,
+                          layer.dilation, groups, bias=layer.bias is not None, device="meta")
+    else:
+        plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta")
+    plain.weight, plain.bias = weight, layer.bias
+    return plain

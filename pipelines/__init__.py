@@ -1,0 +1,16 @@
+"""The pipeline: the only package that knows DVC, Ray and MLflow; one module per stage of dvc.yaml.
+
+Importing it sets, before those libraries are loaded, that none of them calls out and that a local Ray cluster needs
+no token file in the home folder. A value that is in the environment already stays.
+"""
+
+import os
+
+for _name, _value in {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,59 @@
+"""Stage: the trained model to one whose task biases have a smaller rank, with a report by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ipt.checkpoint import load_model, save_model
+from ipt.compress import LayerCompression, compress_biases
+from ipt.modulation import modulated_layers, task_parameters
+from pipelines.files import replace_folder, write_json
+from pipelines.params import load_params
+
+TRAINED, COMPRESSED, METRICS = Path("models/trained"), Path("models/compressed"), Path("metrics/compress.json")
+
+
+def compress(trained: Path, rank: int, target: Path) -> dict:
+    """Write the compressed checkpoint folder `target` and return the report; raises as `compress_biases`."""
+    model = load_model(trained)
+    compressed, layers = compress_biases(model, min(rank, model.config.rank))
+    with replace_folder(target) as folder:
+        save_model(compressed, folder)
+    biases = task_parameters(compressed)
+    backbone = sum(p.numel() for p in compressed.backbone.parameters()) - sum(p.numel() for p in biases)
+    return {
+        "rank": compressed.config.rank,
+        "backbone_parameters": backbone,
+        "bias_parameters": sum(p.numel() for p in biases),
+        "bias_bytes_before": sum(layer.bytes_before for layer in layers),
+        "bias_bytes": sum(layer.bytes for layer in layers),
+        "energy_kept": {task: _energy_kept(model, layers, number)
+                        for number, task in enumerate(model.config.tasks)},
+        "file_bytes": sum(path.stat().st_size for path in target.iterdir()),
+        "layers": [dataclasses.asdict(layer) for layer in layers],
+    }
+
+
+def _energy_kept(model, layers: list[LayerCompression], task: int) -> float:
+    """Share of a task's bias energy over all layers that is kept."""
+    modulated = modulated_layers(model.backbone)
+    kept = total = 0.0
+    for layer in layers:
+        bias = modulated[layer.layer]
+        energy = float((bias.task_up[task] @ bias.task_down[task]).square().sum())
+        kept, total = kept + energy * layer.energy_kept[task], total + energy
+    return round(kept / total, 4) if total else 1.0
+
+
+def main() -> None:
+    """Read params.yaml, compress models/trained into models/compressed and write the report."""
+    report = compress(TRAINED, load_params().compress.rank, COMPRESSED)
+    write_json(METRICS, report)
+    print(f"compress: rank {report['rank']}, biases {report['bias_bytes_before'] / 1e3:.0f} -> "
+          f"{report['bias_bytes'] / 1e3:.0f} kB, model in {COMPRESSED} ({report['file_bytes'] / 1e6:.1f} MB), "
+          f"report by layer in {METRICS}")
+
+
+if __name__ == "__main__":
+    main()

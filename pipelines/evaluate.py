@@ -1,0 +1,133 @@
+"""Stage: PSNR and SSIM of degraded input, trained and compressed model, on held-out tiles and benchmark folders.
+
+RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from degradations.recipe import rng_for
+from ipt.checkpoint import load_model
+from ipt.images import read_image
+from ipt.metrics import psnr, ssim
+from ipt.model import InstructIPT
+from ipt.restore import restore_image
+from pipelines.files import replace_file, write_json
+from pipelines.params import Benchmark, load_params
+from pipelines.schema import encode_image
+from pipelines.validate import Pairs, load_validation
+
+SHARDS, TRAINED, COMPRESSED = Path("data/shards"), Path("models/trained"), Path("models/compressed")
+METRICS, PICTURES = Path("metrics/evaluate.json"), Path("plots/restored")
+
+
+def evaluate(models: dict[str, InstructIPT], pairs: Pairs) -> dict[str, dict]:
+    """Scores by task and `overall` (mean over tasks): images, and by output (`degraded`, each model) psnr and ssim."""
+    scores = {task: score_pairs(models, task, of_task) for task, of_task in pairs.items()}
+    outputs = ["degraded", *models]
+    scores["overall"] = {
+        "images": sum(score["images"] for score in scores.values()),
+        **{output: {name: round(float(np.mean([scores[task][output][name] for task in pairs])), 4)
+                    for name in ("psnr", "ssim")} for output in outputs},
+    }
+    return scores
+
+
+def score_pairs(models: dict[str, InstructIPT], task: str,
+                pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Mean PSNR (dB) and SSIM of the degraded images and of each model's restored ones."""
+    values: dict[str, list[tuple[float, float]]] = {output: [] for output in ("degraded", *models)}
+    for degraded, clean in pairs:
+        values["degraded"].append((psnr(degraded, clean), ssim(degraded, clean)))
+        for name, model in models.items():
+            restored = restore_image(model, degraded, task=task)
+            values[name].append((psnr(restored, clean), ssim(restored, clean)))
+    means = {output: np.mean(rows, axis=0) for output, rows in values.items()}
+    return {"images": len(values["degraded"]), **{
+        output: {"psnr": round(float(mean[0]), 2), "ssim": round(float(mean[1]), 4)} for output, mean in means.items()}}
+
+
+def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
+
+    The noise of an image depends on (seed, benchmark, file name) and is clipped and rounded to 8 bit.
+    Raises FileNotFoundError or ValueError where files are missing or sizes differ.
+    """
+    folder = Path(benchmark.path)
+    files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"{folder / 'clean'}: expected images of benchmark {benchmark.name}, found none")
+    for path in files:
+        clean = read_image(path)
+        if benchmark.sigma is not None:
+            noise = rng_for(seed, benchmark.name, path.name, 0).normal(0, benchmark.sigma / 255, clean.shape)
+            yield np.rint(np.clip(clean + noise, 0, 1) * 255).astype(np.float32) / 255, clean
+            continue
+        degraded = read_image(folder / "degraded" / path.name)
+        if degraded.shape != clean.shape:
+            raise ValueError(f"{folder / 'degraded' / path.name}: expected {clean.shape}, got {degraded.shape}")
+        yield degraded, clean
+
+
+def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Degraded, restored and clean image side by side with captions, (H + 20, 3 W + 8, 3)."""
+    gap = np.ones((degraded.shape[0], 4, 3), np.float32)
+    row = np.concatenate([degraded, gap, restored, gap, clean], axis=1)
+    sheet = np.concatenate([np.ones((20, row.shape[1], 3), np.float32), row])
+    captions = (f"degraded {psnr(degraded, clean):.1f} dB", f"restored {psnr(restored, clean):.1f} dB", "clean")
+    for number, caption in enumerate(captions):
+        place = (number * (degraded.shape[1] + 4) + 2, 14)
+        cv2.putText(sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    return sheet
+
+
+def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
+    """One before/after picture per task: the held-out pair whose damage is the median, in `folder`/TASK.png."""
+    for task, of_task in pairs.items():
+        by_damage = sorted(of_task, key=lambda pair: psnr(*pair))
+        degraded, clean = by_damage[len(by_damage) // 2]
+        sheet = draw_comparison(degraded, restore_image(model, degraded, task=task), clean)
+        with replace_file(folder / f"{task}.png") as temporary:
+            temporary.write_bytes(encode_image(sheet))
+
+
+def evaluate_benchmarks(benchmarks: Iterable[Benchmark], models: dict[str, InstructIPT], seed: int) -> dict:
+    """Scores by benchmark; a folder that is absent is said so and left out."""
+    scores = {}
+    for benchmark in benchmarks:
+        if not (Path(benchmark.path) / "clean").is_dir():
+            print(f"evaluate: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there", flush=True)
+            continue
+        scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
+            models, benchmark.task, benchmark_pairs(benchmark, seed))
+    return scores
+
+
+def print_table(scores: dict[str, dict]) -> None:
+    """One line a row: images, and PSNR / SSIM of each output."""
+    for name, score in scores.items():
+        cells = [f"{output} {value['psnr']:5.2f} / {value['ssim']:.3f}"
+                 for output, value in score.items() if isinstance(value, dict)]
+        print(f"evaluate: {name:14s} {score['images']:4d} images  {'  '.join(cells)}", flush=True)
+
+
+def main() -> None:
+    """Read params.yaml, measure both models and write scores and pictures."""
+    params = load_params()
+    models = {"trained": load_model(TRAINED), "compressed": load_model(COMPRESSED)}
+    pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
+    scores = evaluate(models, pairs)
+    benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, params.seed)
+    write_json(METRICS, {"tasks": scores, "benchmarks": benchmarks})
+    write_pictures(models["compressed"], pairs, PICTURES)
+    print_table(scores | benchmarks)
+    print(f"evaluate: scores in {METRICS} (dvc metrics show), pictures in {PICTURES}")
+
+
+if __name__ == "__main__":
+    main()

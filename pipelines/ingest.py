@@ -1,0 +1,214 @@
+"""Shards of the listed tasks to mixed-task batches: a stream that is a function of (seed, step) alone.
+
+A *group* holds `share` samples of every task, in task order; a row of the Ray dataset is one group of encoded
+images. So any split over workers and any cut into batches keeps the task mix exact, and training can continue at any
+step: group g takes, from each task, the samples number g * share and up of that task's own endless shuffled stream.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+import torch
+
+from degradations.geometry import PairCrop
+from ipt.training import Batch
+from pipelines.params import Task
+from pipelines.schema import SHARD_ROW, decode_levels, parquet_files
+
+SEGMENT = 32  # groups made by one read: a row group of each task where shares are 1 and row groups have 32 rows
+MAX_BLOCKS = 1000  # read tasks that Ray plans at once
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read; the message names the file and how to remake it."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a shard file."""
+
+    path: str
+    number: int
+    rows: int
+
+
+class TaskStream:
+    """The endless shuffled stream of one task's samples: pass after pass over its row groups, each pass in its own order."""
+
+    def __init__(self, row_groups: Sequence[RowGroup], seed: int) -> None:
+        self.row_groups = row_groups
+        self.seed = seed
+        self.rows = sum(group.rows for group in row_groups)
+
+    def take(self, start: int, count: int) -> list[tuple[RowGroup, int]]:
+        """Samples number `start` to `start + count - 1` as (row group, row in it)."""
+        samples: list[tuple[RowGroup, int]] = []
+        while len(samples) < count:
+            number, offset = divmod(start + len(samples), self.rows)
+            order, ends = self._pass(number)
+            place = bisect.bisect_right(ends, offset)
+            group = self.row_groups[order[place]]
+            rows = np.random.default_rng([self.seed, number, int(order[place])]).permutation(group.rows)
+            skip = offset - (ends[place] - group.rows)
+            samples += [(group, int(row)) for row in rows[skip : skip + count - len(samples)]]
+        return samples
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  one stream lives as long as its process
+    def _pass(self, number: int) -> tuple[np.ndarray, list[int]]:
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
+        return order, np.cumsum([self.row_groups[i].rows for i in order]).tolist()
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the stream is made of: each task's share and row groups, in task order."""
+
+    shares: tuple[int, ...]
+    row_groups: tuple[tuple[RowGroup, ...], ...]
+    seed: int
+
+    def streams(self) -> list[TaskStream]:
+        """One stream per task, with a seed of its own."""
+        return [TaskStream(groups, _seed(self.seed, number)) for number, groups in enumerate(self.row_groups)]
+
+    @property
+    def index(self) -> list[int]:
+        """The task of each sample of a group."""
+        return [task for task, share in enumerate(self.shares) for _ in range(share)]
+
+
+def open_mix(shards: Path, tasks: dict[str, Task], split: str, seed: int) -> Mix:
+    """Read the footers of the shards of the listed tasks (and of no others that lie on disk)."""
+    return Mix(
+        shares=tuple(task.share for task in tasks.values()),
+        row_groups=tuple(tuple(_row_groups(shards / name / split, name)) for name in tasks),
+        seed=seed,
+    )
+
+
+def _row_groups(folder: Path, task: str) -> Iterator[RowGroup]:
+    for path in parquet_files(folder):
+        try:
+            footer = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, task, error) from error
+        if not footer.schema.to_arrow_schema().equals(SHARD_ROW):
+            raise _damaged(path, task, f"columns {footer.schema.names}, expected {SHARD_ROW.names}")
+        for number in range(footer.num_row_groups):
+            yield RowGroup(str(path.resolve()), number, footer.row_group(number).num_rows)
+
+
+def _damaged(path: Path | str, task: str, reason: object) -> ShardError:
+    return ShardError(f"{path}: damaged shard ({reason}); remake it with `dvc repro -f -s synthesize@{task}`")
+
+
+def group_dataset(mix: Mix, first: int, last: int, chunk: int) -> ray.data.Dataset:
+    """Groups `first` to `last - 1` as a Ray dataset of encoded images, read as it is consumed.
+
+    Columns: group (int64), start (int64, = first), degraded and clean (lists of PNG bytes in task order), origin
+    (list of strings, where each sample is stored).
+    """
+    starts = list(range(first, last, chunk))
+    plan = ray.data.from_items([{"start": start, "stop": min(start + chunk, last)} for start in starts],
+                               override_num_blocks=min(len(starts), MAX_BLOCKS))
+    return plan.map_batches(_ReadGroups(mix, first), batch_size=1, batch_format="pandas")
+
+
+class _ReadGroups:
+    """Turns the numbers of a segment's groups into the groups; opens the streams where it runs."""
+
+    def __init__(self, mix: Mix, first: int) -> None:
+        self.mix, self.first = mix, first
+
+    def __call__(self, segment) -> pa.Table:
+        start, stop = int(segment["start"].iloc[0]), int(segment["stop"].iloc[0])
+        by_task = []
+        for share, stream in zip(self.mix.shares, self.mix.streams(), strict=True):
+            rows = _read(stream.take(start * share, (stop - start) * share))
+            by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
+        groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
+        column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
+        return pa.table({
+            "group": pa.array(range(start, stop), pa.int64()),
+            "start": pa.array([self.first] * (stop - start), pa.int64()),
+            "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
+            "clean": pa.array(column["clean"], pa.list_(pa.binary())),
+            "origin": pa.array(column["origin"], pa.list_(pa.string())),
+        })
+
+
+def _read(samples: list[tuple[RowGroup, int]]) -> list[dict]:
+    """The rows of the samples, in order; each row group is read once."""
+    tables = {}
+    for group in {group for group, _ in samples}:
+        try:
+            file = pq.ParquetFile(group.path)
+            tables[group] = file.read_row_group(group.number, columns=["degraded", "clean"])
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(group.path, Path(group.path).parts[-3], error) from error
+    rows = []
+    for group, row in samples:
+        values = {name: tables[group][name][row].as_py() for name in ("degraded", "clean")}
+        rows.append(values | {"origin": f"{group.path} row group {group.number} row {row}"})
+    return rows
+
+
+def training_batches(groups: Iterable[pa.Table], index: Sequence[int], crop: int, seed: int, *, threads: int,
+                     prefetch: int) -> Iterator[Batch]:
+    """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
+
+    The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place).
+    """
+    local = threading.local()
+
+    def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
+        if not hasattr(local, "pair_crop"):
+            local.pair_crop = PairCrop(crop)
+        try:
+            pair = decode_levels(degraded), decode_levels(clean)
+        except ValueError as error:
+            raise _damaged(origin, Path(origin.split(" row group ")[0]).parts[-3], error) from error
+        return np.stack(local.pair_crop(*pair, sample_seed))  # (2, crop, crop, 3) uint8
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        pending: deque[list[tuple[int, Future]]] = deque()
+        for table in groups:
+            pending.append(_submit(pool, load, table, index, seed))
+            if len(pending) > prefetch:
+                yield _assemble(pending.popleft())
+        while pending:
+            yield _assemble(pending.popleft())
+
+
+def _submit(pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int],
+            seed: int) -> list[tuple[int, Future]]:
+    jobs = []
+    for row in table.to_pylist():
+        samples = zip(row["degraded"], row["clean"], row["origin"], strict=True)
+        for place, (task, sample) in enumerate(zip(index, samples, strict=True)):
+            jobs.append((task, pool.submit(load, *sample, _seed(seed, row["group"], place))))
+    return sorted(jobs, key=lambda job: job[0])  # stable: order of groups inside each task
+
+
+def _assemble(jobs: list[tuple[int, Future]]) -> Batch:
+    pairs = torch.from_numpy(np.stack([job.result() for _, job in jobs]))  # (B, 2, crop, crop, 3)
+    degraded, clean = pairs.permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
+    return Batch(degraded, clean, torch.tensor([task for task, _ in jobs]))
+
+
+def _seed(*parts: int) -> int:
+    """A 32-bit seed from counters, well mixed and the same everywhere."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

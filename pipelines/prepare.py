@@ -1,0 +1,235 @@
+"""Stage: sources -> clean tiles, without duplicates, split by picture into train and val.
+
+Run as `python -m pipelines.prepare`. Writes data/clean/ (train.parquet and val.parquet with rows of
+pipelines.schema.CLEAN_ROW, and quarantine.csv) and metrics/prepare.json.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ipt.images import ImageError
+from pipelines.duplicates import Seen
+from pipelines.files import replace_folder, write_json
+from pipelines.processes import ordered_map, processes
+from pipelines.schema import CLEAN_ROW
+from pipelines.selection import (
+    Bad,
+    Usable,
+    check_bad,
+    inspect_pictures,
+    split_pictures,
+    without_duplicates,
+    write_quarantine,
+)
+from pipelines.sources import Picture, SourceError, list_pictures, read_picture
+from pipelines.tiles import Tile, cut_tiles
+
+if TYPE_CHECKING:
+    from pipelines.params import Prepare
+
+TARGET = Path("data/clean")
+METRICS = Path("metrics/prepare.json")
+_SHUFFLE_TILES = 2048  # held in memory while mixing: about 80 MB of 128-pixel tiles
+
+_TILE_COUNTS = ("tiles", "flat_dropped", "duplicate_tiles_dropped")
+
+Counts = Counter[tuple[str, str]]  # by (source, what is counted)
+
+
+def prepare(settings: Prepare, seed: int, target: Path) -> dict[str, Any]:
+    """Write clean tiles of all sources as Parquet below `target`; return counts of what was done.
+
+    Near-duplicate pictures are dropped over all sources, then each source is split by picture, then
+    pictures are cut into tiles, and the tiles of all sources are mixed. The bytes written depend
+    only on the arguments and the pictures. `target` is replaced only when all is done. Raises
+    SourceError when a source has nothing usable or more bad files than allowed (they are listed in
+    `<target>.quarantine.csv` then), and when nothing would be left to validate on.
+    """
+    pictures = [p for source in settings.sources for p in list_pictures(source, seed)]
+    _check_pictures(pictures, settings.tile)
+    quarantine = target.with_name(f"{target.name}.quarantine.csv")
+    with processes(len(pictures)) as pool:
+        usable, bad = inspect_pictures(pictures, settings.tile, pool)
+        check_bad(pictures, bad, settings.max_bad_share, quarantine)
+        unique = without_duplicates(usable, settings.duplicate_bits)
+        split = split_pictures(unique, settings.val_share, seed)
+        with replace_folder(target) as folder:
+            write_quarantine(folder / "quarantine.csv", bad)
+            counts = {
+                part: _write_part(folder / f"{part}.parquet", chosen, settings, seed, pool)
+                for part, chosen in split.items()
+            }
+    quarantine.unlink(missing_ok=True)
+    return _report(pictures, usable, bad, split, counts)
+
+
+def _check_pictures(pictures: list[Picture], tile: int) -> None:
+    names = Counter((picture.source, picture.name) for picture in pictures)
+    for (source, name), count in names.items():
+        if count > 1:
+            raise SourceError(
+                f"prepare.sources: {source} is listed more than once (both times with {name!r}); "
+                "list it once, with all its scales"
+            )
+    for picture in pictures:
+        if picture.path is None and picture.size < tile:
+            raise SourceError(
+                f"prepare.sources: {picture.source}: size: expected prepare.tile ({tile}) or more, "
+                f"got {picture.size}"
+            )
+
+
+class _Sieve:
+    """Decides tile after tile which to keep, and counts."""
+
+    def __init__(self, settings: Prepare) -> None:
+        self._settings = settings
+        self._seen = Seen(settings.duplicate_bits)
+        self.counts: Counts = Counter()
+
+    def keeps(self, tile: Tile) -> bool:
+        flat = tile.deviation < self._settings.flat_std
+        # A running share: it holds at every moment without knowing how many tiles will come.
+        most = self._settings.max_flat_share * (self.counts[tile.source, "tiles"] + 1)
+        if flat and self.counts[tile.source, "flat"] + 1 > most:
+            self.counts[tile.source, "flat_dropped"] += 1
+            return False
+        if not self._seen.add(tile.code):
+            self.counts[tile.source, "duplicate_tiles_dropped"] += 1
+            return False
+        self.counts[tile.source, "tiles"] += 1
+        self.counts[tile.source, "flat"] += flat
+        return True
+
+
+def _write_part(
+    path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None
+) -> Counts:
+    """Write the tiles of `pictures`, mixed, to a Parquet file and return the counts."""
+    rng = np.random.default_rng((seed, zlib.crc32(f"order {path.name}".encode())))
+    shuffled = [pictures[index] for index in rng.permutation(len(pictures))]
+    cut = partial(_cut, tile=settings.tile, stride=settings.stride)
+    sieve = _Sieve(settings)
+    tiles = (tile for batch in ordered_map(pool, cut, shuffled) for tile in batch)
+    _write_tiles(path, _mixed(filter(sieve.keeps, tiles), rng), settings)
+    return sieve.counts
+
+
+def _cut(picture: Picture, tile: int, stride: int) -> list[Tile]:
+    # There are as many drawn pictures as one asks for; tiles that overlap would add nothing new.
+    stride = stride if picture.path is not None else max(stride, tile)
+    image = read_picture(picture)
+    return list(cut_tiles(image, picture.source, picture.name, picture.scales, tile, stride))
+
+
+def _mixed(tiles: Iterable[Tile], rng: np.random.Generator) -> Iterator[Tile]:
+    """Yield the tiles in random order, as far as a buffer of _SHUFFLE_TILES allows."""
+    buffer: list[Tile] = []
+    for tile in tiles:
+        buffer.append(tile)
+        if len(buffer) > _SHUFFLE_TILES:
+            place = int(rng.integers(len(buffer)))
+            buffer[place], buffer[-1] = buffer[-1], buffer[place]
+            yield buffer.pop()
+    for place in rng.permutation(len(buffer)):
+        yield buffer[place]
+
+
+def _write_tiles(path: Path, tiles: Iterable[Tile], settings: Prepare) -> None:
+    rows: list[dict[str, Any]] = []
+    size = {"height": settings.tile, "width": settings.tile}
+    # The options of schema.write_rows, but one row group at a time is in memory.
+    with pq.ParquetWriter(
+        path, CLEAN_ROW, compression="none", use_dictionary=False, write_statistics=False
+    ) as writer:
+        for tile in tiles:
+            rows.append(
+                {"image_id": tile.image_id, "source": tile.source, "clean": tile.clean} | size
+            )
+            if len(rows) == settings.row_group_rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=CLEAN_ROW))
+                rows.clear()
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema=CLEAN_ROW))
+
+
+def _report(
+    pictures: list[Picture],
+    usable: list[Usable],
+    bad: list[Bad],
+    split: dict[str, list[Picture]],
+    counts: dict[str, Counts],
+) -> dict[str, Any]:
+    """Counts in all, and by source and part, as plain JSON values."""
+    unique = sum(len(chosen) for chosen in split.values())
+    report: dict[str, Any] = {
+        "images": unique,
+        "duplicate_images_dropped": len(usable) - unique,
+        "quarantined": len(bad),
+    }
+    for what in _TILE_COUNTS:
+        report[what] = sum(count[key] for count in counts.values() for key in count if key[1] == what)
+    quarantined = Counter(picture.source for picture, _ in bad)
+    images = Counter((part, p.source) for part, chosen in split.items() for p in chosen)
+    report["sources"] = {
+        source: {"quarantined": quarantined[source]}
+        | {
+            part: {"images": images[part, source]}
+            | {what: count[source, what] for what in _TILE_COUNTS}
+            for part, count in counts.items()
+        }
+        for source in dict.fromkeys(picture.source for picture in pictures)
+    }
+    return report
+
+
+def _summary(report: dict[str, Any]) -> str:
+    lines = [
+        f"prepare: {report['images']} pictures -> {report['tiles']} tiles "
+        f"(dropped: {report['duplicate_images_dropped']} duplicate pictures, "
+        f"{report['duplicate_tiles_dropped']} duplicate and {report['flat_dropped']} flat tiles)"
+    ]
+    for source, parts in report["sources"].items():
+        numbers = ", ".join(
+            f"{part} {parts[part]['images']} pictures, {parts[part]['tiles']} tiles"
+            for part in ("train", "val")
+        )
+        lines.append(f"  {source}: {numbers}")
+        if parts["val"]["images"] == 0:
+            lines.append(f"  {source}: too few different pictures to hold one out: all go to train")
+    if report["quarantined"]:
+        lines.append(f"  {report['quarantined']} bad files: see {TARGET / 'quarantine.csv'}")
+    lines.append(f"wrote {TARGET}/train.parquet, {TARGET}/val.parquet; counts in {METRICS}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the stage with params.yaml; return the exit status."""
+    # Here, because every worker process imports this module, and params imports all degradations.
+    from pipelines.params import ParamsError, load_params
+
+    try:
+        params = load_params()
+        report = prepare(params.prepare, params.seed, TARGET)
+    except (ParamsError, SourceError, ImageError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 1
+    write_json(METRICS, report)
+    print(_summary(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

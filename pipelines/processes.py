@@ -1,0 +1,54 @@
+"""Work spread over local processes, with the results in order and bounded memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import cv2
+
+_ITEMS_PER_PROCESS = 8  # starting a process takes as long as working on about so many pictures
+_AHEAD = 16  # items given out before the first result is taken: enough for a dozen cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def processes(items: int) -> Iterator[Executor | None]:
+    """Yield a pool of one process per usable core; None where `items` are done sooner without."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = min(cores, items // _ITEMS_PER_PROCESS)
+    if count < 2:
+        yield None
+        return
+    # Not forked: a fork copies the locks of threads that libraries may have started.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, cv2.setNumThreads, (1,)) as pool:
+        yield pool
+
+
+def ordered_map(
+    pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Yield function(item) for every item, in their order, from `pool` or in this process (None).
+
+    Only a few items run ahead of the one that is taken, so results never pile up. What `function`
+    raises is raised here.
+    """
+    if pool is None:
+        yield from map(function, items)
+        return
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

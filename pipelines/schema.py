@@ -1,0 +1,74 @@
+"""What crosses a stage border as Parquet: the clean tile row and the shard row, and how images are coded in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CLEAN_ROW = pa.schema(
+    [
+        ("image_id", pa.string()),  # unique name of the tile: source, image, scale, position
+        ("source", pa.string()),
+        ("clean", pa.binary()),  # PNG
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+    ]
+)
+
+SHARD_ROW = pa.schema(
+    [
+        ("task", pa.string()),
+        ("image_id", pa.string()),
+        ("variant", pa.int32()),
+        ("degraded", pa.binary()),  # PNG
+        ("clean", pa.binary()),  # PNG
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("instruction", pa.string()),
+        ("severity", pa.string()),  # JSON: what the recipe drew, by transform
+        ("seed", pa.int64()),
+    ]
+)
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """Encode a float32 (H, W, 3) RGB image in [0, 1] as an 8-bit PNG."""
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    # Level 1: tiles are noisy, more effort saves few bytes and costs most of the stage's time.
+    done, data = cv2.imencode(".png", levels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f"PNG encoder refused an image of shape {image.shape}")
+    return data.tobytes()
+
+
+def decode_levels(data: bytes) -> np.ndarray:
+    """Decode a PNG into uint8 (H, W, 3) RGB; a ValueError says that the bytes are damaged."""
+    levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if levels is None:
+        raise ValueError(f"image of {len(data)} bytes cannot be decoded: the shard is damaged; remake it")
+    return levels[..., ::-1]
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode a PNG into float32 (H, W, 3) RGB in [0, 1]; the inverse of `encode_image` up to rounding."""
+    return decode_levels(data).astype(np.float32) / 255
+
+
+def write_rows(path: Path, rows: list[dict], schema: pa.Schema, row_group_rows: int) -> None:
+    """Write rows as one Parquet file; the bytes depend on the rows alone (no date, no statistics of text)."""
+    table = pa.Table.from_pylist(rows, schema=schema)
+    # PNG bytes do not compress further; dictionaries would only copy them.
+    pq.write_table(table, path, row_group_size=row_group_rows, compression="none", use_dictionary=False,
+                   write_statistics=False)
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files right inside `folder` in name order; a FileNotFoundError where there is none."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: expected Parquet files, found none; run the stage that makes them")
+    return files

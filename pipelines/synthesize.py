@@ -1,0 +1,109 @@
+"""Stage: clean tiles to the shards of one task, `python -m pipelines.synthesize --task derain`.
+
+A row's bytes depend on (seed, task, image, variant) and the recipe; a shard's on its rows. Workers only decide who
+makes which shard, so the result is the same for any number of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import ray.data
+
+from degradations.recipe import degrade, rng_for
+from pipelines.cluster import connected
+from pipelines.files import replace_folder
+from pipelines.params import ParamsError, Synthesize, Task, load_params
+from pipelines.schema import SHARD_ROW, decode_image, encode_image, write_rows
+
+CLEAN, SHARDS = Path("data/clean"), Path("data/shards")
+
+
+def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Path, target: Path) -> dict[str, int]:
+    """Write the shards of task `name` under `target`, replacing what is there; returns rows by split.
+
+    `target`/train and `target`/val hold Parquet files of `SHARD_ROW`.
+    """
+    with replace_folder(target) as folder:
+        jobs = []
+        for split in ("train", "val"):
+            (folder / split).mkdir()
+            tiles = _open(clean / f"{split}.parquet").metadata.num_rows
+            for number, start in enumerate(range(0, tiles, settings.tiles_per_shard)):
+                jobs.append({"clean": str((clean / f"{split}.parquet").resolve()), "split": split, "start": start,
+                             "shard": str((folder / split / f"{number:05d}.parquet").resolve())})
+        done = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(
+            write_shard, fn_kwargs={"name": name, "task": task, "settings": settings, "seed": seed})
+        rows = {"train": 0, "val": 0}
+        for row in done.iter_rows():
+            rows[row["split"]] += row["rows"]
+    return rows
+
+
+def write_shard(job: dict, *, name: str, task: Task, settings: Synthesize, seed: int) -> dict:
+    """Degrade the clean tiles `start` and up of one file into one shard; in keys clean, split, start, shard."""
+    cv2.setNumThreads(1)  # Ray runs one of these per core
+    rows = [
+        shard_row(name, task, tile, variant, seed)
+        for tile in read_tiles(Path(job["clean"]), job["start"], settings.tiles_per_shard)
+        for variant in range(settings.variants)
+    ]
+    # Shuffled, so that the row group a trainer reads at once is not all from one photograph.
+    rng_for(seed, name, f"order of {job['split']} {job['start']}", 0).shuffle(rows)
+    write_rows(Path(job["shard"]), rows, SHARD_ROW, settings.row_group_rows)
+    return {"split": job["split"], "rows": len(rows)}
+
+
+def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dict:
+    """The row of one degraded version of a clean tile; a pure function of its arguments."""
+    rng = rng_for(seed, name, tile["image_id"], variant)
+    row_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}/{tile['image_id']}/{variant}".encode()).digest()[:7])
+    degraded, severity = degrade(decode_image(tile["clean"]), task.recipe, rng)
+    return {
+        "task": name, "image_id": tile["image_id"], "variant": variant, "seed": row_seed,
+        "degraded": encode_image(degraded), "clean": tile["clean"],
+        "height": tile["height"], "width": tile["width"],
+        "instruction": str(rng.choice(np.array(task.instructions))),
+        "severity": json.dumps(severity, sort_keys=True),
+    }
+
+
+def read_tiles(path: Path, start: int, count: int) -> list[dict]:
+    """Rows `start` to `start + count - 1` of a Parquet file, reading only the row groups that hold them."""
+    file, rows, first = _open(path), [], 0
+    for number in range(file.num_row_groups):
+        length = file.metadata.row_group(number).num_rows
+        begin, end = max(start - first, 0), min(start + count - first, length)
+        if begin < end:
+            rows += file.read_row_group(number).slice(begin, end - begin).to_pylist()
+        first += length
+    return rows
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
+    return pq.ParquetFile(path)
+
+
+def main() -> None:
+    """Read params.yaml and make the shards of the task named on the command line."""
+    parser = argparse.ArgumentParser(description="Degrade the clean tiles for one task.")
+    parser.add_argument("--task", required=True, help="a task of params.yaml")
+    name = parser.parse_args().task
+    params = load_params()
+    if name not in params.tasks:
+        raise ParamsError(f"--task {name}: no such task in params.yaml; it has {', '.join(params.tasks)}")
+    with connected():
+        rows = synthesize(name, params.tasks[name], params.synthesize, params.seed, CLEAN, SHARDS / name)
+    print(f"synthesize {name}: {rows['train']} training and {rows['val']} held-out pairs in {SHARDS / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""MLflow: the run that follows a model from training to the registry. The only importer of mlflow but the model's code.
+
+The store is mlflow.db and mlartifacts/ in the repository, or what MLFLOW_TRACKING_URI names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# A server that is away is noticed in seconds, not minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from pipelines.params import Params
+
+RUN_KEY = "instruct_ipt.train"  # tag with the name of the training run
+
+
+class TrackingError(RuntimeError):
+    """The tracking server cannot be used; the message says which and what to do."""
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite file of the repository in the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+@contextlib.contextmanager
+def tracking(stage: str) -> Iterator[mlflow.MlflowClient]:
+    """A client of the tracking store; what goes wrong with it inside the block becomes a TrackingError."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(tracking_uri())
+    try:
+        yield mlflow.MlflowClient()
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"MLflow at {tracking_uri()}: {error}\nWhen it is back: `dvc repro {stage}`") from error
+
+
+def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of an experiment, which is made when absent (local artifacts go to mlartifacts/)."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return experiment.experiment_id
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    return client.create_experiment(name, artifact_location=Path("mlartifacts").resolve().as_uri() if local else None)
+
+
+class LiveRun:
+    """Mirrors a training into MLflow while it runs; a store that is away costs the mirror, never the training.
+
+    `run_id` is the MLflow run, or None. A continued training continues its run.
+    """
+
+    def __init__(self, params: Params, name: str) -> None:
+        self.run_id: str | None = None
+        self._params, self._name = params, name
+        self._alive = False
+
+    def __enter__(self) -> LiveRun:
+        self._attempt(self._start)
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        status = "FAILED" if kind else "FINISHED"
+        if self._alive:
+            self._attempt(lambda: mlflow.end_run(status))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Log metrics of one step."""
+        if self._alive:
+            self._attempt(lambda: mlflow.log_metrics(values, step=step))
+
+    def _start(self) -> None:
+        with tracking("train") as client:
+            experiment = experiment_id(client, self._params.register.experiment)
+            open_runs = client.search_runs(
+                [experiment], f"tags.`{RUN_KEY}` = '{self._name}' and attributes.status != 'FINISHED'", max_results=1)
+            run = mlflow.start_run(run_id=open_runs[0].info.run_id if open_runs else None, experiment_id=experiment,
+                                   run_name=self._name, log_system_metrics=True)
+            self.run_id = run.info.run_id
+            self._alive = True
+            client.log_batch(self.run_id, params=params_of(self._params),
+                             tags=[RunTag(RUN_KEY, self._name), RunTag("git_commit", git_commit())])
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except (TrackingError, MlflowException, OSError) as error:
+            self._alive = False
+            print(f"train: no live tracking ({error}); training goes on, `register` logs it whole later",
+                  file=sys.stderr, flush=True)
+
+
+def log_missing(client: mlflow.MlflowClient, run_id: str, rows: list[dict[str, float]]) -> int:
+    """Log the metrics of `rows` (each with `step`) that the run has not; returns how many values were missing."""
+    names = {name for row in rows for name in row if name != "step"}
+    known = {(name, metric.step) for name in names for metric in client.get_metric_history(run_id, name)}
+    missing = [Metric(name, value, 0, int(row["step"])) for row in rows for name, value in row.items()
+               if name != "step" and (name, int(row["step"])) not in known]
+    for start in range(0, len(missing), 500):
+        client.log_batch(run_id, metrics=missing[start : start + 500])
+    return len(missing)
+
+
+def params_of(params: Params) -> list[Param]:
+    """All of params.yaml as flat MLflow params such as train.steps."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            flat[prefix] = value
+
+    walk("", dataclasses.asdict(params))
+    return [Param(name, str(value)[:6000]) for name, value in flat.items()]
+
+
+def git_commit() -> str:
+    """The commit checked out, with `-dirty` where files differ from it; `unknown` outside of git."""
+    asked = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+                           capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """All that goes into the run and the new model version."""
+
+    run_name: str
+    run_id: str | None  # of the live run, None where there was none
+    params: Params
+    rows: list[dict[str, float]]  # curves: step and metrics
+    summary: dict[str, float]  # final metrics
+    reports: list[Path]
+    checkpoint: Path
+    code: Path
+    requirements: list[str]
+    example: Any
+    description: str
+    tags: dict[str, str]
+
+
+def register_model(what: Registration) -> dict[str, Any]:
+    """Complete the training's run (or make it, where tracking was away) and register the model as a new version."""
+    settings = what.params.register
+    with tracking("register") as client:
+        experiment = experiment_id(client, settings.experiment)
+        with mlflow.start_run(run_id=_existing_run(client, what.run_id), experiment_id=experiment,
+                              run_name=what.run_name) as run:
+            run_id = run.info.run_id
+            client.log_batch(run_id, params=params_of(what.params), tags=[
+                RunTag(RUN_KEY, what.run_name), *(RunTag(name, value) for name, value in what.tags.items())])
+            filled = log_missing(client, run_id, what.rows)
+            mlflow.log_metrics(what.summary)
+            for path in what.reports:
+                if path.is_dir():
+                    mlflow.log_artifacts(str(path), path.name)
+                else:
+                    mlflow.log_artifact(str(path))
+            logged = mlflow.pyfunc.log_model(
+                name="model", python_model=str(what.code), artifacts={"checkpoint": str(what.checkpoint)},
+                code_paths=[str(Path("ipt").resolve())], signature=signature(), input_example=what.example,
+                pip_requirements=what.requirements)
+        version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
+        client.update_model_version(settings.model, version.version, what.description)
+        client.set_registered_model_alias(settings.model, settings.alias, version.version)
+    return {"model": settings.model, "version": int(version.version), "alias": settings.alias, "run": run_id,
+            "tracking": tracking_uri(), "values_logged_late": filled}
+
+
+def signature() -> mlflow.models.ModelSignature:
+    """An encoded image with a task or an instruction in; the restored image, the task used or an error out."""
+    schema = mlflow.types.Schema
+    column = mlflow.types.ColSpec
+    return mlflow.models.ModelSignature(
+        inputs=schema([column("binary", "image"), column("string", "task", required=False),
+                       column("string", "instruction", required=False)]),
+        outputs=schema([column("binary", "image", required=False), column("string", "task", required=False),
+                        column("string", "error", required=False)]))
+
+
+def _existing_run(client: mlflow.MlflowClient, run_id: str | None) -> str | None:
+    """`run_id` where the store has it: models may come from a machine with another store."""
+    if run_id:
+        with contextlib.suppress(MlflowException):
+            return client.get_run(run_id).info.run_id
+    return None
