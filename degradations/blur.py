@@ -56,16 +56,23 @@ def camera_shake(
         ValueError: a parameter out of range, or not such an image.
     """
     image = check_image(image, "camera_shake")
-    check_numbers("camera_shake", SHAKE_BOUNDS, length=length, nervousness=nervousness, roll=roll,
-                  highlight=highlight)
+    check_numbers(
+        "camera_shake",
+        SHAKE_BOUNDS,
+        length=length,
+        nervousness=nervousness,
+        roll=roll,
+        highlight=highlight,
+    )
     if length == 0 and roll == 0:
         return image.copy()
     path = hand_path(rng, length=length, nervousness=nervousness)
     light = _unclip(image, highlight)
     if roll == 0:
         return linear_to_srgb(_filter(light, path_kernel(path)))
-    angles = roll * _unit_extent(hand_walk(rng, nervousness).real)
-    return linear_to_srgb(_average_of_poses(light, path, angles - angles[STEPS // 2]))
+    turn = hand_walk(rng, nervousness).real
+    turn = (turn - turn[STEPS // 2]) * (roll / max(float(np.ptp(turn)), 1e-9))
+    return linear_to_srgb(_average_of_poses(light, path, turn))
 
 
 def object_motion(
@@ -108,9 +115,7 @@ def object_motion(
     return linear_to_srgb(moved[..., :3] + (1 - moved[..., 3:]) * light)
 
 
-def defocus(
-    image: np.ndarray, rng: np.random.Generator, *, radius: float, highlight: float = 0.0
-) -> np.ndarray:
+def defocus(image: np.ndarray, rng: np.random.Generator, *, radius: float, highlight: float = 0.0) -> np.ndarray:
     """Average the picture over a disc (the open aperture of a thin lens), in linear light.
 
     Args:
@@ -160,10 +165,6 @@ def _outline(size: tuple[int, int], rng: np.random.Generator, share: float) -> n
     return np.clip((1 - distance) * np.float32(radius / 2) + np.float32(0.5), 0, 1)
 
 
-def _unit_extent(values: np.ndarray) -> np.ndarray:
-    return values / max(float(np.ptp(values)), 1e-9)
-
-
 def _unclip(image: np.ndarray, highlight: float) -> np.ndarray:
     """Linear light with clipped values raised to 1 + highlight."""
     light = srgb_to_linear(image)
@@ -189,8 +190,13 @@ def _average_of_poses(light: np.ndarray, path: np.ndarray, angles: np.ndarray) -
         pose = cv2.getRotationMatrix2D(middle, float(angles[index]), 1.0)
         pose[:, 2] += path[index]
         cv2.accumulate(
-            cv2.warpAffine(light, pose, (width, height), flags=cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_REFLECT_101),
+            cv2.warpAffine(
+                light,
+                pose,
+                (width, height),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REFLECT_101,
+            ),
             total,
         )
     total /= poses
@@ -211,10 +217,15 @@ class CameraShake(Damage):
     function: ClassVar = staticmethod(camera_shake)
     bounds: ClassVar[Bounds] = SHAKE_BOUNDS
 
-    def __init__(self, length=(1.0, 20.0), nervousness=(0.0, 1.0), roll=0.0, highlight=(0.0, 1.0),
-                 p: float = 0.5):
-        super().__init__(p, length=length, nervousness=nervousness, roll=roll,
-                         highlight=highlight)
+    def __init__(
+        self,
+        length=(1.0, 20.0),
+        nervousness=(0.0, 1.0),
+        roll=0.0,
+        highlight=(0.0, 1.0),
+        p: float = 0.5,
+    ):
+        super().__init__(p, length=length, nervousness=nervousness, roll=roll, highlight=highlight)
 
 
 class ObjectMotion(Damage):

@@ -36,9 +36,7 @@ def check_image(image: np.ndarray, where: str) -> np.ndarray:
         )
     low, high = float(image.min()), float(image.max())
     if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(
-            f"{where}: expected values in [0, 1], got {low:g} to {high:g}; clip or scale the image"
-        )
+        raise ValueError(f"{where}: expected values in [0, 1], got {low:g} to {high:g}; clip or scale the image")
     return np.ascontiguousarray(image)
 
 
@@ -56,14 +54,10 @@ def check_numbers(where: str, bounds: Bounds, **values: float) -> None:
     for name, value in values.items():
         low, high = bounds[name]
         if not _is_number(value) or not low <= value <= high:
-            raise ValueError(
-                f"{where}: {name}: expected a number from {low:g} to {high:g}, got {value!r}"
-            )
+            raise ValueError(f"{where}: {name}: expected a number from {low:g} to {high:g}, got {value!r}")
 
 
-def check_range(
-    where: str, value: float | tuple[float, float], bounds: tuple[float, float]
-) -> tuple[float, float]:
+def check_range(where: str, value: float | tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
     """Turn a number or a pair (lo, hi) into a pair of floats within `bounds`.
 
     Args:

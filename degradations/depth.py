@@ -26,10 +26,8 @@ def scene_depth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     depth = _ground(size, rng)
     depth += np.float32(rng.uniform(0, 0.3)) * fractal(size, rng)
     depth = np.minimum(depth, _objects(size, rng))
-    depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    depth = guided_filter(gray, depth, radius=max(2, min(height, width) // 12), eps=1e-3)
-    return _unit(depth)
+    return _unit(guided_filter(gray, depth, radius=max(1, min(size) // 12), eps=1e-3))
 
 
 def fractal(size: tuple[int, int], rng: np.random.Generator, octaves: int = 4) -> np.ndarray:
@@ -56,24 +54,28 @@ def guided_filter(guide: np.ndarray, source: np.ndarray, radius: int, eps: float
     """Smooth `source` where `guide` is smooth and keep it sharp where the guide has edges.
 
     In each window source is fitted by a * guide + b; the fits are averaged (He, Sun and Tang,
-    "Guided image filtering", ECCV 2010, eq. 5, 6 and 8).
+    "Guided image filtering", ECCV 2010, eq. 5, 6 and 8). A source coarser than the guide is fitted
+    at its own size and the fits are enlarged (He and Sun, "Fast guided filter", 2015).
 
     Args:
         guide: float32 (H, W) in [0, 1].
-        source: float32 (H, W).
-        radius: of the square windows, pixels, at least 1.
+        source: float32 (h, w), no larger than the guide.
+        radius: of the square windows, pixels of the source, at least 1.
         eps: variance of the guide below which a window counts as smooth.
 
     Returns:
         float32 (H, W).
     """
     box = (2 * radius + 1, 2 * radius + 1)
-    mean_guide, mean_source = cv2.blur(guide, box), cv2.blur(source, box)
-    covariance = cv2.blur(guide * source, box) - mean_guide * mean_source
-    variance = cv2.blur(guide * guide, box) - mean_guide * mean_guide
+    small = cv2.resize(guide, source.shape[::-1], interpolation=cv2.INTER_AREA)
+    mean_guide, mean_source = cv2.blur(small, box), cv2.blur(source, box)
+    covariance = cv2.blur(small * source, box) - mean_guide * mean_source
+    variance = cv2.blur(small * small, box) - mean_guide * mean_guide
     a = covariance / (variance + np.float32(eps))
     b = mean_source - a * mean_guide
-    return cv2.blur(a, box) * guide + cv2.blur(b, box)
+    fit = cv2.blur(cv2.merge([a, b]), box)
+    fit = cv2.resize(fit, guide.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return fit[..., 0] * guide + fit[..., 1]
 
 
 def _ground(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -67,9 +67,7 @@ def haze(
     return np.clip(hazy, 0.0, 1.0, out=hazy)
 
 
-def add_veil(
-    image: np.ndarray, rng: np.random.Generator, *, veil: float, brightness: float
-) -> np.ndarray:
+def add_veil(image: np.ndarray, rng: np.random.Generator, *, veil: float, brightness: float) -> np.ndarray:
     """Cover a picture with what many distant drops or flakes add up to: I (1 - v d) + L v d.
 
     Args:
@@ -90,9 +88,7 @@ def add_veil(
 def _check_depth(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
     depth = np.asarray(depth, np.float32)
     if depth.shape != image.shape[:2]:
-        raise ValueError(
-            f"haze: expected a depth of shape {image.shape[:2]}, got {depth.shape}; resize it"
-        )
+        raise ValueError(f"haze: expected a depth of shape {image.shape[:2]}, got {depth.shape}; resize it")
     if not np.isfinite(depth).all() or depth.min() < 0:
         raise ValueError("haze: expected depth in metres, finite and >= 0; fill missing values")
     return depth
@@ -113,6 +109,13 @@ class Haze(Damage):
     function: ClassVar = staticmethod(haze)
     bounds: ClassVar[Bounds] = BOUNDS
 
-    def __init__(self, beta=(0.05, 0.2), airlight=(0.7, 1.0), tint=(0.0, 0.03), near=(1.0, 5.0),
-                 span=(0.0, 5.0), p: float = 0.5):
+    def __init__(
+        self,
+        beta=(0.05, 0.22),
+        airlight=(0.7, 1.0),
+        tint=(0.0, 0.03),
+        near=(1.0, 6.0),
+        span=(0.0, 5.0),
+        p: float = 0.5,
+    ):
         super().__init__(p, beta=beta, airlight=airlight, tint=tint, near=near, span=span)

@@ -54,8 +54,13 @@ def gaussian_noise(
         ValueError: a parameter out of range, or not such an image.
     """
     image = check_image(image, "gaussian_noise")
-    check_numbers("gaussian_noise", GAUSSIAN_BOUNDS, sigma=sigma, channel_spread=channel_spread,
-                  spatial_spread=spatial_spread)
+    check_numbers(
+        "gaussian_noise",
+        GAUSSIAN_BOUNDS,
+        sigma=sigma,
+        channel_spread=channel_spread,
+        spatial_spread=spatial_spread,
+    )
     noise = rng.standard_normal(image.shape, np.float32)
     noise *= np.float32(sigma / 255)
     if channel_spread > 0:
@@ -63,8 +68,7 @@ def gaussian_noise(
     if spatial_spread > 0:
         coarse = rng.uniform(-1, 1, (4, 4)).astype(np.float32)
         smooth = cv2.resize(coarse, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        smooth = cv2.normalize(smooth, None, 1 - spatial_spread, 1 + spatial_spread,
-                               cv2.NORM_MINMAX)
+        smooth = cv2.normalize(smooth, None, 1 - spatial_spread, 1 + spatial_spread, cv2.NORM_MINMAX)
         noise *= smooth[..., None]
     noise += image
     return np.clip(noise, 0.0, 1.0, out=noise)
@@ -103,8 +107,7 @@ def sensor_noise(
         ValueError: a parameter out of range, or not such an image.
     """
     image = check_image(image, "sensor_noise")
-    check_numbers("sensor_noise", SENSOR_BOUNDS, shot=shot, read=read, red_gain=red_gain,
-                  blue_gain=blue_gain)
+    check_numbers("sensor_noise", SENSOR_BOUNDS, shot=shot, read=read, red_gain=red_gain, blue_gain=blue_gain)
     if shot == 0 and read == 0:
         return image.copy()
     light = srgb_to_linear(image)
@@ -146,8 +149,7 @@ class GaussianNoise(Damage):
     bounds: ClassVar[Bounds] = GAUSSIAN_BOUNDS
 
     def __init__(self, sigma=(5.0, 50.0), channel_spread=0.0, spatial_spread=0.0, p: float = 0.5):
-        super().__init__(p, sigma=sigma, channel_spread=channel_spread,
-                         spatial_spread=spatial_spread)
+        super().__init__(p, sigma=sigma, channel_spread=channel_spread, spatial_spread=spatial_spread)
 
 
 class SensorNoise(Damage):
@@ -164,6 +166,12 @@ class SensorNoise(Damage):
     function: ClassVar = staticmethod(sensor_noise)
     bounds: ClassVar[Bounds] = SENSOR_BOUNDS
 
-    def __init__(self, shot=(4.0, 28.0), read=(0.5, 6.0), red_gain=(1.9, 2.4),
-                 blue_gain=(1.5, 1.9), p: float = 0.5):
+    def __init__(
+        self,
+        shot=(4.0, 28.0),
+        read=(0.5, 6.0),
+        red_gain=(1.9, 2.4),
+        blue_gain=(1.5, 1.9),
+        p: float = 0.5,
+    ):
         super().__init__(p, shot=shot, read=read, red_gain=red_gain, blue_gain=blue_gain)

@@ -24,6 +24,7 @@ BOUNDS: Bounds = {
 
 FARTHEST = 3.0  # times the distance of the nearest drop; what lies behind is the veil
 WIDTH_LAYERS = (1.2, 1.75, 2.55)  # distances whose width stands for the drops around them
+BLOCK = 2_000_000  # samples of streaks at a time, for the memory's sake
 VEIL_BRIGHTNESS = 0.75  # of an overcast sky
 
 
@@ -64,10 +65,25 @@ def rain(
         ValueError: a parameter out of range, or not such an image.
     """
     image = check_image(image, "rain")
-    check_numbers("rain", BOUNDS, density=density, length=length, width=width,
-                  brightness=brightness, angle=angle, jitter=jitter, screen=screen, veil=veil)
+    check_numbers(
+        "rain",
+        BOUNDS,
+        density=density,
+        length=length,
+        width=width,
+        brightness=brightness,
+        angle=angle,
+        jitter=jitter,
+        screen=screen,
+        veil=veil,
+    )
     light = brightness * streak_layer(
-        image.shape[:2], rng, density=density, length=length, width=width, angle=angle,
+        image.shape[:2],
+        rng,
+        density=density,
+        length=length,
+        width=width,
+        angle=angle,
         jitter=jitter,
     )
     rainy = add_veil(image, rng, veil=veil, brightness=VEIL_BRIGHTNESS)
@@ -109,7 +125,9 @@ def streak_layer(
         mine = layer == index
         # Half-brightness width of a Gaussian is 2.355 sigma; splatting itself blurs by 0.4 px.
         sigma = float(np.sqrt(max((width / depth / 2.355) ** 2 - 0.16, 0.04)))
-        lines = _splat(size, x[mine], y[mine], streaks[mine], tilt[mine], strength[mine])
+        drops = np.stack([x, y, streaks, tilt, strength])[:, mine]
+        parts = np.array_split(drops, 1 + int(drops[2].sum()) // BLOCK, axis=1)
+        lines = sum(_splat(size, *part) for part in parts)
         peak = np.sqrt(2 * np.pi * (sigma**2 + 0.16))
         total += cv2.GaussianBlur(lines, (0, 0), sigma) * np.float32(peak)
     return total
@@ -125,26 +143,36 @@ def _splat(
 ) -> np.ndarray:
     """Lines of one unit of light a pixel of length times `strength`, faded at their ends."""
     height, width = size
+    wide, high = np.abs(np.sin(tilt)) * length / 2, np.abs(np.cos(tilt)) * length / 2
+    near = (x > -1 - wide) & (x < width + wide) & (y > -1 - high) & (y < height + high)
+    x, y, length, tilt, strength = (values[near] for values in (x, y, length, tilt, strength))
     samples = np.ceil(length).astype(np.int64) + 1
-    drop = np.repeat(np.arange(len(x)), samples)
     first = np.repeat(np.cumsum(samples) - samples, samples)
-    along = (np.arange(len(drop)) - first + 0.5) / samples[drop] - 0.5  # -0.5 to 0.5
-    reach = along * length[drop]
+    drops = np.stack(
+        [
+            x + 1,
+            y + 1,
+            np.sin(tilt) * length,
+            np.cos(tilt) * length,
+            strength * length / samples,
+            1 / samples,
+        ]
+    ).astype(np.float32)
+    at_x, at_y, fall_x, fall_y, weight, step = np.repeat(drops, samples, axis=1)
+    along = (np.arange(len(first)) - first + np.float32(0.5)) * step - np.float32(0.5)
+    at_x += along * fall_x
+    at_y += along * fall_y
     # A drop passes a pixel at the middle for longest: full light there, none at the ends.
-    weight = (1 - 4 * along**2) * (strength * length / samples)[drop]
-    at_x = x[drop] + reach * np.sin(tilt)[drop] + 1
-    at_y = y[drop] + reach * np.cos(tilt)[drop] + 1
+    weight *= 1 - 4 * along * along
     seen = (at_x >= 0) & (at_x < width + 1) & (at_y >= 0) & (at_y < height + 1)
     at_x, at_y, weight = at_x[seen], at_y[seen], weight[seen]
+    right, down = at_x % 1, at_y % 1
     column, row = at_x.astype(np.int64), at_y.astype(np.int64)
-    right, down = at_x - column, at_y - row
     stride = width + 2
     cell = row * stride + column
     cells = np.concatenate([cell, cell + 1, cell + stride, cell + stride + 1])
     left_part, right_part = weight * (1 - right), weight * right
-    weights = np.concatenate([
-        left_part * (1 - down), right_part * (1 - down), left_part * down, right_part * down
-    ])
+    weights = np.concatenate([left_part * (1 - down), right_part * (1 - down), left_part * down, right_part * down])
     canvas = np.bincount(cells, weights, minlength=(height + 2) * stride)
     return canvas.reshape(height + 2, stride)[1:-1, 1:-1].astype(np.float32)
 
@@ -167,8 +195,26 @@ class Rain(Damage):
     function: ClassVar = staticmethod(rain)
     bounds: ClassVar[Bounds] = BOUNDS
 
-    def __init__(self, density=(1000.0, 8000.0), length=(30.0, 150.0), width=(1.5, 5.0),
-                 brightness=(0.25, 1.0), angle=(-30.0, 30.0), jitter=(0.0, 4.0),
-                 screen=(0.0, 0.3), veil=(0.0, 0.05), p: float = 0.5):
-        super().__init__(p, density=density, length=length, width=width, brightness=brightness,
-                         angle=angle, jitter=jitter, screen=screen, veil=veil)
+    def __init__(
+        self,
+        density=(1000.0, 8000.0),
+        length=(30.0, 150.0),
+        width=(1.5, 5.0),
+        brightness=(0.25, 1.0),
+        angle=(-30.0, 30.0),
+        jitter=(0.0, 4.0),
+        screen=(0.0, 0.3),
+        veil=(0.0, 0.05),
+        p: float = 0.5,
+    ):
+        super().__init__(
+            p,
+            density=density,
+            length=length,
+            width=width,
+            brightness=brightness,
+            angle=angle,
+            jitter=jitter,
+            screen=screen,
+            veil=veil,
+        )

@@ -39,7 +39,11 @@ def check_recipe(recipe: object, where: str) -> None:
     for index, step in enumerate(recipe):
         here = f"{where}[{index}]"
         name, arguments, _ = _read_step(step, here)
-        transform = _build(name, arguments, here)
+        with warnings.catch_warnings():
+            # albumentations reports some bad values as a warning and goes on with its defaults.
+            # Only here: catching warnings is not safe in threads, and `degrade` may run in them.
+            warnings.simplefilter("error", UserWarning)
+            transform = _build(name, arguments, here)
         if not isinstance(transform, degradations.transform.Damage):
             _try_out(transform, here)
 
@@ -60,9 +64,7 @@ def rng_for(seed: int, task: str, image_id: str, variant: int) -> np.random.Gene
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key).digest())))
 
 
-def degrade(
-    clean: np.ndarray, recipe: Sequence[dict], rng: np.random.Generator
-) -> tuple[np.ndarray, dict[str, Any]]:
+def degrade(clean: np.ndarray, recipe: Sequence[dict], rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
     """Apply a recipe to one image.
 
     Every step takes the same two draws from `rng`, whether it is applied or not, so a step's
@@ -118,16 +120,13 @@ def _read_step(step: object, where: str) -> tuple[str, dict[str, Any], float]:
 def _build(name: str, arguments: dict[str, Any], where: str) -> A.ImageOnlyTransform:
     """The transform of one step; it is always applied when called."""
     kind = _find(name, where)
-    known = [key for key in inspect.signature(kind).parameters if key != "p"]
+    known = _arguments(kind)
     for key in arguments:
         if key not in known:
             hint = _hint(key, known) or f"; it takes {', '.join(known)}"
             raise ValueError(f"{where}: {name} has no argument {key!r}{hint}")
     try:
-        with warnings.catch_warnings():
-            # albumentations reports some bad values as a warning and goes on with its defaults.
-            warnings.simplefilter("error", UserWarning)
-            return kind(**arguments, p=1.0)
+        return kind(**arguments, p=1.0)
     except (ValueError, TypeError, UserWarning) as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -143,10 +142,18 @@ def _find(name: object, where: str) -> type[A.ImageOnlyTransform]:
             f"{where}: {name} moves pixels, so the clean image would no longer fit; "
             "expected a transform that changes values only"
         )
-    theirs = [key for key in dir(A) if inspect.isclass(getattr(A, key))
-              and issubclass(getattr(A, key), A.ImageOnlyTransform)]
+    theirs = [
+        key for key in dir(A) if inspect.isclass(getattr(A, key)) and issubclass(getattr(A, key), A.ImageOnlyTransform)
+    ]
     hint = _hint(str(name), [*degradations.__all__, *theirs])
     raise ValueError(f"{where}: unknown transform {name!r}{hint}")
+
+
+def _arguments(kind: type[A.ImageOnlyTransform]) -> list[str]:
+    """Names of a transform's arguments without `p`; ours keep them, which is faster to read."""
+    if issubclass(kind, degradations.transform.Damage):
+        return list(kind.bounds)
+    return [key for key in inspect.signature(kind).parameters if key != "p"]
 
 
 def _hint(word: str, known: list[str]) -> str:
@@ -154,33 +161,35 @@ def _hint(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _apply(
-    transform: A.ImageOnlyTransform, image: np.ndarray, seed: int, where: str
-) -> np.ndarray:
+def _apply(transform: A.ImageOnlyTransform, image: np.ndarray, seed: int, where: str) -> np.ndarray:
     transform.set_random_seed(seed)
     result = transform(image=image)["image"]
-    if result.dtype != np.float32 or result.shape != image.shape:
+    _check_kept(result, image.shape, transform, where)
+    return np.clip(result, 0.0, 1.0)
+
+
+def _check_kept(result: np.ndarray, shape: tuple, transform: A.ImageOnlyTransform, where: str) -> None:
+    if result.dtype != np.float32 or result.shape != shape:
         raise ValueError(
-            f"{where}: {type(transform).__name__} turned a float32 {image.shape} image into "
+            f"{where}: {type(transform).__name__} turns a float32 {shape} image into "
             f"{result.dtype} {result.shape}; a recipe needs transforms that keep both"
         )
-    return np.clip(result, 0.0, 1.0)
 
 
 def _try_out(transform: A.ImageOnlyTransform, where: str) -> None:
     """Apply another's transform once: some refuse float32 or need more than an image."""
     try:
-        _apply(transform, np.full((64, 64, 3), 0.5, np.float32), 0, where)
-    except Exception as error:
+        result = transform(image=np.full((64, 64, 3), 0.5, np.float32))["image"]
+    except Exception as error:  # theirs raise whatever they like
         raise ValueError(f"{where}: {type(transform).__name__} cannot be used: {error}") from error
+    _check_kept(result, (64, 64, 3), transform, where)
 
 
 def _severity(transform: A.ImageOnlyTransform) -> dict[str, Any]:
     """The numbers, words and short lists that a transform drew."""
     if isinstance(transform, degradations.transform.Damage):
         return transform.severity
-    drawn = {key: _plain(value) for key, value in transform.get_applied_params().items()
-             if key != "shape"}
+    drawn = {key: _plain(value) for key, value in transform.get_applied_params().items() if key != "shape"}
     return {key: value for key, value in drawn.items() if value is not None}
 
 

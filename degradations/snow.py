@@ -27,7 +27,8 @@ BOUNDS: Bounds = {
 
 FARTHEST = 4.0  # times the distance of the nearest flake in focus
 # Half sides, pixels, of the squares that flakes are drawn in.
-PATCHES = (2, 3, 5, 8, 12, 18, 28, 48, 96)
+PATCHES = (3, 7, 15, 30, 60, 96)
+BLOCK = 1_000_000  # pixels of such squares at a time, for the memory's sake
 
 
 def snow(
@@ -72,31 +73,58 @@ def snow(
         ValueError: a parameter out of range, or not such an image.
     """
     image = check_image(image, "snow")
-    check_numbers("snow", BOUNDS, density=density, size=size, opacity=opacity, motion=motion,
-                  angle=angle, soft_density=soft_density, soft_size=soft_size,
-                  brightness=brightness, veil=veil, distant=distant)
+    check_numbers(
+        "snow",
+        BOUNDS,
+        density=density,
+        size=size,
+        opacity=opacity,
+        motion=motion,
+        angle=angle,
+        soft_density=soft_density,
+        soft_size=soft_size,
+        brightness=brightness,
+        veil=veil,
+        distant=distant,
+    )
     fog = np.zeros(image.shape[:2], np.float32)  # minus log of T: products become sums
     centre = _places(rng, image, density, reach=size + motion)
     distance = np.cbrt(rng.uniform(1, FARTHEST**3, len(centre)))
-    _draw(fog, rng, centre, radius=size / 2 / distance * rng.uniform(0.6, 1.0, len(distance)),
-          opacity=opacity * rng.uniform(0.4, 1.0, len(distance)), motion=motion / distance,
-          angle=angle, irregularity=0.2, softness=0.8)
+    _draw(
+        fog,
+        rng,
+        centre,
+        radius=size / 2 / distance * rng.uniform(0.6, 1.0, len(distance)),
+        opacity=opacity * rng.uniform(0.4, 1.0, len(distance)),
+        motion=motion / distance,
+        angle=angle,
+        irregularity=0.2,
+        softness=0.8,
+    )
     centre = _places(rng, image, soft_density, reach=soft_size + motion)
     soft = rng.uniform(0.4, 1.0, len(centre))
     # The same light on a larger disc: the larger, the fainter.
-    _draw(fog, rng, centre, radius=soft_size / 2 * soft, opacity=opacity * (0.7 - 0.5 * soft),
-          motion=motion * soft, angle=angle, irregularity=0.05, softness=0.25)
+    _draw(
+        fog,
+        rng,
+        centre,
+        radius=soft_size / 2 * soft,
+        opacity=opacity * (0.7 - 0.5 * soft),
+        motion=motion * soft,
+        angle=angle,
+        irregularity=0.05,
+        softness=0.25,
+    )
     if distant > 0:
         fog += _grain(fog.shape, rng, motion=motion / FARTHEST, angle=angle) * -np.log1p(
-            -np.float32(min(distant, 0.995)))
+            -np.float32(min(distant, 0.995))
+        )
     snowy = add_veil(image, rng, veil=veil, brightness=brightness)
     through = np.exp(-fog)[..., None]
     return np.clip((snowy - np.float32(brightness)) * through + np.float32(brightness), 0.0, 1.0)
 
 
-def _places(
-    rng: np.random.Generator, image: np.ndarray, density: float, reach: float
-) -> np.ndarray:
+def _places(rng: np.random.Generator, image: np.ndarray, density: float, reach: float) -> np.ndarray:
     """Centres x, y (N, 2) of the flakes in a picture with a border of `reach` pixels."""
     height, width = image.shape[:2]
     count = rng.poisson(density * 1e-6 * (height + 2 * reach) * (width + 2 * reach))
@@ -122,20 +150,28 @@ def _draw(
     """
     tilt = np.radians(angle + rng.normal(0, 8, len(radius)))
     # Complex coefficients: |c| is a harmonic's height, its phase where it is highest.
-    waves = rng.uniform(0, irregularity, (2, len(radius))) * np.exp(
-        2j * np.pi * rng.uniform(0, 1, (2, len(radius))))
+    waves = rng.uniform(0, irregularity, (2, len(radius))) * np.exp(2j * np.pi * rng.uniform(0, 1, (2, len(radius))))
     rim = np.maximum(1.0, softness * radius)
     half = np.searchsorted(PATCHES, radius * (1 + np.abs(waves).sum(0)) + (motion + rim) / 2)
     for index, patch in enumerate(PATCHES):
-        mine = np.flatnonzero(half == index)
-        if len(mine):
-            alpha, cells = _patches(fog.shape, patch, centre[mine], radius[mine], motion[mine],
-                                    tilt[mine], waves[:, mine], rim[mine])
-            alpha *= opacity[mine, None, None]
-            inside = cells >= 0
-            sums = np.bincount(cells[inside], -np.log1p(-np.minimum(alpha[inside], 0.995)),
-                               minlength=fog.size)
-            fog += sums.reshape(fog.shape).astype(np.float32)
+        all_such = np.flatnonzero(half == index)
+        together = BLOCK // (2 * patch + 1) ** 2
+        for start in range(0, len(all_such), together):
+            some = all_such[start : start + together]
+            alpha, cells = _patches(
+                fog.shape,
+                patch,
+                centre[some],
+                radius[some],
+                motion[some],
+                tilt[some],
+                waves[:, some],
+                rim[some],
+            )
+            alpha *= opacity[some, None, None].astype(np.float32)
+            seen = (cells >= 0) & (alpha > 0)
+            # A flake is never quite opaque, else the logarithm has no end.
+            np.add.at(fog.reshape(-1), cells[seen], -np.log1p(-np.minimum(alpha[seen], np.float32(0.995))))
 
 
 def _patches(
@@ -184,9 +220,7 @@ def _bulge(place: np.ndarray, stretch: np.ndarray, waves: np.ndarray) -> np.ndar
     return 1 + (first_wave * second + second_wave * second * direction).real
 
 
-def _grain(
-    size: tuple[int, int], rng: np.random.Generator, *, motion: float, angle: float
-) -> np.ndarray:
+def _grain(size: tuple[int, int], rng: np.random.Generator, *, motion: float, angle: float) -> np.ndarray:
     """Fine texture of snow too far away to see flakes: float32 (H, W), at least 0, mean about 1."""
     noise = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 0.7)
     if motion >= 1:
@@ -223,10 +257,30 @@ class Snow(Damage):
     function: ClassVar = staticmethod(snow)
     bounds: ClassVar[Bounds] = BOUNDS
 
-    def __init__(self, density=(500.0, 8000.0), size=(3.0, 10.0), opacity=(0.7, 1.0),
-                 motion=(0.0, 10.0), angle=(-40.0, 40.0), soft_density=(0.0, 150.0),
-                 soft_size=(8.0, 30.0), brightness=(0.85, 1.0), veil=(0.0, 0.2),
-                 distant=(0.0, 0.1), p: float = 0.5):
-        super().__init__(p, density=density, size=size, opacity=opacity, motion=motion,
-                         angle=angle, soft_density=soft_density, soft_size=soft_size,
-                         brightness=brightness, veil=veil, distant=distant)
+    def __init__(
+        self,
+        density=(500.0, 8000.0),
+        size=(3.0, 10.0),
+        opacity=(0.7, 1.0),
+        motion=(0.0, 10.0),
+        angle=(-40.0, 40.0),
+        soft_density=(0.0, 150.0),
+        soft_size=(8.0, 30.0),
+        brightness=(0.85, 1.0),
+        veil=(0.0, 0.2),
+        distant=(0.0, 0.1),
+        p: float = 0.5,
+    ):
+        super().__init__(
+            p,
+            density=density,
+            size=size,
+            opacity=opacity,
+            motion=motion,
+            angle=angle,
+            soft_density=soft_density,
+            soft_size=soft_size,
+            brightness=brightness,
+            veil=veil,
+            distant=distant,
+        )

@@ -32,10 +32,7 @@ class Damage(A.ImageOnlyTransform):
 
     def get_params(self) -> dict[str, Any]:
         """Draw this call's numbers, and the seed for what the function draws itself."""
-        drawn = {
-            name: float(self.random_generator.uniform(*getattr(self, name)))
-            for name in self.bounds
-        }
+        drawn = {name: float(self.random_generator.uniform(*getattr(self, name))) for name in self.bounds}
         return {**drawn, "rng_seed": int(self.random_generator.integers(2**63))}
 
     def apply(self, img: np.ndarray, rng_seed: int, **params: Any) -> np.ndarray:

@@ -3,9 +3,36 @@
 Images are float32 RGB in [0, 1]: (H, W, 3) in numpy, (B, 3, H, W) in torch. There are three: clean, degraded, restored.
 """
 
-from ipt.checkpoint import load_model, save_model
-from ipt.config import ModelConfig, preset_config
-from ipt.model import InstructIPT
-from ipt.restore import restore_image
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["InstructIPT", "ModelConfig", "load_model", "preset_config", "restore_image", "save_model"]
+if TYPE_CHECKING:
+    from ipt.checkpoint import load_model, save_model
+    from ipt.config import ModelConfig, preset_config
+    from ipt.model import InstructIPT
+    from ipt.restore import restore_image
+
+__all__ = [
+    "InstructIPT",
+    "ModelConfig",
+    "load_model",
+    "preset_config",
+    "restore_image",
+    "save_model",
+]
+
+_HOMES = {
+    "InstructIPT": "model",
+    "ModelConfig": "config",
+    "load_model": "checkpoint",
+    "preset_config": "config",
+    "restore_image": "restore",
+    "save_model": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `ipt.images` alone then costs no import of torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ipt' has no attribute '{name}'")
+    return getattr(import_module(f"ipt.{_HOMES[name]}"), name)

@@ -29,9 +29,7 @@ class Backbone(nn.Module):
 
         def stage(level: int, blocks: int) -> nn.Sequential:
             width = widths[level]
-            return nn.Sequential(
-                *(Block(width, width // config.head_width, config.expansion) for _ in range(blocks))
-            )
+            return nn.Sequential(*(Block(width, width // config.head_width, config.expansion) for _ in range(blocks)))
 
         deepest = len(widths) - 1
         self.stem = nn.Conv2d(patch_values, config.width, 3, padding=1)
@@ -93,7 +91,9 @@ class ChannelAttention(nn.Module):
         norms = query.square().sum(1)[:, :, None] * key.square().sum(1)[:, None]  # (B, C, C)
         attended = []
         head = x.shape[-1] // self.heads
-        for number, (q, k, v) in enumerate(zip(query.split(head, -1), key.split(head, -1), value.split(head, -1), strict=True)):
+        for number, (q, k, v) in enumerate(
+            zip(query.split(head, -1), key.split(head, -1), value.split(head, -1), strict=True)
+        ):
             part = slice(number * head, (number + 1) * head)
             cosine = torch.bmm(q.transpose(1, 2), k) * torch.rsqrt(norms[:, part, part] + EPSILON)  # (B, C/h, C/h)
             weights = (cosine * self.temperature[number]).softmax(-1)

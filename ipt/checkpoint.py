@@ -46,7 +46,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Instru
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state of any module as safetensors."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+        path,
+    )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -60,7 +63,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems += [f"unexpected {name}" for name in weights if name not in expected]
     problems += [
         f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}"
-        for name, value in weights.items() if name in expected and value.shape != expected[name].shape
+        for name, value in weights.items()
+        if name in expected and value.shape != expected[name].shape
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -40,9 +40,16 @@ def compress_biases(model: InstructIPT, rank: int) -> tuple[InstructIPT, list[La
     for name, layer in modulated_layers(model.backbone).items():
         up, down, kept = truncate(layer.task_up.detach(), layer.task_down.detach(), small[name].task_up.shape[-1])
         weights[f"backbone.{name}.task_up"], weights[f"backbone.{name}.task_down"] = up, down
-        report.append(LayerCompression(
-            layer=name, rank_before=layer.task_up.shape[-1], rank=up.shape[-1], energy_kept=tuple(kept.tolist()),
-            bytes_before=_bytes(layer.task_up, layer.task_down), bytes=_bytes(up, down)))
+        report.append(
+            LayerCompression(
+                layer=name,
+                rank_before=layer.task_up.shape[-1],
+                rank=up.shape[-1],
+                energy_kept=tuple(kept.tolist()),
+                bytes_before=_bytes(layer.task_up, layer.task_down),
+                bytes=_bytes(up, down),
+            )
+        )
     compressed.load_state_dict(weights)
     return compressed.train(model.training), report
 

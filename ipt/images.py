@@ -1,4 +1,4 @@
-"""Reading image files of any common kind into the image contract: float32 (H, W, 3) RGB in [0, 1]."""
+"""Reading image files of common kinds into the image contract: float32 (H, W, 3) RGB in [0, 1]."""
 
 from __future__ import annotations
 

@@ -19,8 +19,13 @@ def ssim(image: np.ndarray, clean: np.ndarray) -> float:
     """
     return float(
         structural_similarity(
-            to_levels(image), to_levels(clean), channel_axis=-1, data_range=255,
-            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            to_levels(image),
+            to_levels(clean),
+            channel_axis=-1,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
     )
 

@@ -46,8 +46,12 @@ class ModulatedLayer(nn.Module):
     def task_weights(self) -> Tensor:
         """W + s U V of every task, (T, out, in)."""
         weight = self.weight.flatten(1)
-        return torch.baddbmm(weight.expand(len(self.task_up), -1, -1), self.task_up, self.task_down,
-                             alpha=self.selection.strength)
+        return torch.baddbmm(
+            weight.expand(len(self.task_up), -1, -1),
+            self.task_up,
+            self.task_down,
+            alpha=self.selection.strength,
+        )
 
     def task_weight(self, task: int) -> Tensor:
         """W + s U V of one task, in the shape of `weight`."""
@@ -67,8 +71,11 @@ class ModulatedLinear(ModulatedLayer):
         if not selection.equal_runs:
             weights = weights[selection.index]
         grouped = x.reshape(len(weights), -1, x.shape[-1])  # samples of one task (or one sample) per matrix
-        out = torch.bmm(grouped, weights.transpose(1, 2)) if self.bias is None else torch.baddbmm(
-            self.bias, grouped, weights.transpose(1, 2))
+        out = (
+            torch.bmm(grouped, weights.transpose(1, 2))
+            if self.bias is None
+            else torch.baddbmm(self.bias, grouped, weights.transpose(1, 2))
+        )
         return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -122,8 +129,10 @@ def _matching(candidates: dict[str, nn.Module], patterns: Sequence[str]) -> list
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in candidates):
             close = difflib.get_close_matches(pattern, candidates, n=3)
-            raise ValueError(f"modulate: no Linear or Conv2d layer matches '{pattern}'; "
-                             + (f"did you mean {', '.join(close)}?" if close else f"the model has {len(candidates)}"))
+            raise ValueError(
+                f"modulate: no Linear or Conv2d layer matches '{pattern}'; "
+                + (f"did you mean {', '.join(close)}?" if close else f"the model has {len(candidates)}")
+            )
     return [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -174,8 +183,17 @@ def merge(model: nn.Module, task: int, strength: float = 1.0) -> nn.Module:
 def _plain(layer: ModulatedLayer, weight: nn.Parameter) -> nn.Module:
     if isinstance(layer, ModulatedConv2d):
         groups, k = layer.groups, weight.shape[2:]
-        plain = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], k, layer.stride, layer.padding,
-                          layer.dilation, groups, bias=layer.bias is not None, device="meta")
+        plain = nn.Conv2d(
+            weight.shape[1] * groups,
+            weight.shape[0],
+            k,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            groups,
+            bias=layer.bias is not None,
+            device="meta",
+        )
     else:
         plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta")
     plain.weight, plain.bias = weight, layer.bias

@@ -15,8 +15,14 @@ TILE = 768  # pixels; larger images are cut, so that memory does not grow with t
 OVERLAP = 64  # pixels shared by neighbouring tiles
 
 
-def restore_image(model: InstructIPT, image: np.ndarray, *, task: str | None = None, instruction: str | None = None,
-                  strength: float = 1.0) -> np.ndarray:
+def restore_image(
+    model: InstructIPT,
+    image: np.ndarray,
+    *,
+    task: str | None = None,
+    instruction: str | None = None,
+    strength: float = 1.0,
+) -> np.ndarray:
     """Restore `image`, float32 (H, W, 3) RGB in [0, 1], for a task or as a sentence asks; same shape and range.
 
     Raises ValueError for another kind of image, an unknown task, neither or both of task and instruction, or an
@@ -41,16 +47,19 @@ def restore_image(model: InstructIPT, image: np.ndarray, *, task: str | None = N
 def choose_task(model: InstructIPT, task: str | None, instruction: str | None) -> str:
     """The task that is named or that the sentence asks for; a ValueError where that is not clear."""
     if (task is None) == (instruction is None):
-        raise ValueError(f"restore: expected either a task or an instruction; got task {task!r}, "
-                         f"instruction {instruction!r}")
+        raise ValueError(
+            f"restore: expected either a task or an instruction; got task {task!r}, instruction {instruction!r}"
+        )
     if task is not None:
         model.task_index(task)
         return task
     probabilities = model.understand(instruction)
     likely = max(probabilities, key=probabilities.get)
     if probabilities[likely] < SURE:
-        raise ValueError(f"instruction: not sure what {instruction!r} asks for (most likely {likely}, "
-                         f"{probabilities[likely]:.0%}); say it otherwise or name one of {', '.join(probabilities)}")
+        raise ValueError(
+            f"instruction: not sure what {instruction!r} asks for (most likely {likely}, "
+            f"{probabilities[likely]:.0%}); say it otherwise or name one of {', '.join(probabilities)}"
+        )
     return likely
 
 
@@ -62,7 +71,9 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"image: expected values in [0, 1], got {image.min()} to {image.max()}")
 
 
-def restore_tiles(image: np.ndarray, restore: Callable[[np.ndarray], np.ndarray], tile: int, overlap: int) -> np.ndarray:
+def restore_tiles(
+    image: np.ndarray, restore: Callable[[np.ndarray], np.ndarray], tile: int, overlap: int
+) -> np.ndarray:
     """Apply `restore` to overlapping tiles of (H, W, 3) and blend them with ramps; one call where the image fits."""
     height, width = image.shape[:2]
     if height <= tile and width <= tile:

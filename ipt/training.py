@@ -73,17 +73,29 @@ class TrainingState:
         known = {id(p) for p in biases}
         backbone = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            [{"params": backbone, "peak": settings.learning_rate},
-             {"params": biases, "peak": settings.bias_learning_rate}],
-            lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+            [
+                {"params": backbone, "peak": settings.learning_rate},
+                {"params": biases, "peak": settings.bias_learning_rate},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+        )
 
     def save(self, folder: Path) -> None:
         """Write weights, averaged weights, optimizer, random state and step into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.model, folder / "model.safetensors")
         save_weights(self.ema.module, folder / "ema.safetensors")
-        torch.save({"step": self.step, "averaged": self.ema.n_averaged, "optimizer": self.optimizer.state_dict(),
-                    "random": torch.get_rng_state()}, folder / "training.pt")
+        torch.save(
+            {
+                "step": self.step,
+                "averaged": self.ema.n_averaged,
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            folder / "training.pt",
+        )
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
@@ -96,8 +108,13 @@ class TrainingState:
         torch.set_rng_state(saved["random"])
 
 
-def fit(state: TrainingState, batches: Iterator[Batch], *, network: nn.Module | None = None,
-        on_step: Callable[[StepReport], None] = lambda report: None) -> None:
+def fit(
+    state: TrainingState,
+    batches: Iterator[Batch],
+    *,
+    network: nn.Module | None = None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+) -> None:
     """Train until `settings.steps`; `network` is the model as wrapped for distributed training, if it is.
 
     `on_step` is called after every step and may save the state. Raises RuntimeError where the batches end early or
@@ -115,8 +132,15 @@ def fit(state: TrainingState, batches: Iterator[Batch], *, network: nn.Module | 
         report = synchronous_step(state, network, batch.to(device))
         ended = time.perf_counter()
         state.step += 1
-        on_step(StepReport(step=state.step, samples=len(batch.index), step_seconds=ended - started,
-                           wait_seconds=waited - started, **report))
+        on_step(
+            StepReport(
+                step=state.step,
+                samples=len(batch.index),
+                step_seconds=ended - started,
+                wait_seconds=waited - started,
+                **report,
+            )
+        )
         started = time.perf_counter()
 
 
@@ -134,13 +158,19 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
     if not torch.isfinite(norm):
-        raise RuntimeError(f"step {state.step + 1}: loss {loss.item()}, gradient norm {norm.item()}: training has "
-                           "diverged; lower train.learning_rate or train.clip_norm")
+        raise RuntimeError(
+            f"step {state.step + 1}: loss {loss.item()}, gradient norm {norm.item()}: training has "
+            "diverged; lower train.learning_rate or train.clip_norm"
+        )
     state.optimizer.step()
     state.ema.update_parameters(state.model)
     by_task = [losses[batch.index == task].mean().item() for task in batch.index.unique()]
-    return {"loss": loss.item(), "task_loss": tuple(by_task), "gradient_norm": norm.item(),
-            "learning_rate": settings.learning_rate * factor}
+    return {
+        "loss": loss.item(),
+        "task_loss": tuple(by_task),
+        "gradient_norm": norm.item(),
+        "learning_rate": settings.learning_rate * factor,
+    }
 
 
 def restoration_loss(restored: Tensor, clean: Tensor, frequency_weight: float) -> Tensor:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
-import ray.train
 
 from pipelines import params
 
@@ -51,12 +50,3 @@ def cpus_per_worker(settings: params.Ray) -> int:
     if settings.cpus_per_worker != "auto":
         return settings.cpus_per_worker
     return max(len(os.sched_getaffinity(0)) // max(settings.workers, 1), 1)
-
-
-def resources(settings: params.Ray) -> ray.train.ScalingConfig:
-    """What each training worker gets; `auto` is one GPU each on a cluster that has any."""
-    gpus = settings.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    return ray.train.ScalingConfig(num_workers=settings.workers, use_gpu=gpus > 0, resources_per_worker={
-        "CPU": cpus_per_worker(settings)} | ({"GPU": gpus} if gpus else {}))

@@ -10,8 +10,13 @@ from ipt.compress import LayerCompression, compress_biases
 from ipt.modulation import modulated_layers, task_parameters
 from pipelines.files import replace_folder, write_json
 from pipelines.params import load_params
+from pipelines.stage import run
 
-TRAINED, COMPRESSED, METRICS = Path("models/trained"), Path("models/compressed"), Path("metrics/compress.json")
+TRAINED, COMPRESSED, METRICS = (
+    Path("models/trained"),
+    Path("models/compressed"),
+    Path("metrics/compress.json"),
+)
 
 
 def compress(trained: Path, rank: int, target: Path) -> dict:
@@ -28,8 +33,7 @@ def compress(trained: Path, rank: int, target: Path) -> dict:
         "bias_parameters": sum(p.numel() for p in biases),
         "bias_bytes_before": sum(layer.bytes_before for layer in layers),
         "bias_bytes": sum(layer.bytes for layer in layers),
-        "energy_kept": {task: _energy_kept(model, layers, number)
-                        for number, task in enumerate(model.config.tasks)},
+        "energy_kept": {task: _energy_kept(model, layers, number) for number, task in enumerate(model.config.tasks)},
         "file_bytes": sum(path.stat().st_size for path in target.iterdir()),
         "layers": [dataclasses.asdict(layer) for layer in layers],
     }
@@ -41,7 +45,7 @@ def _energy_kept(model, layers: list[LayerCompression], task: int) -> float:
     kept = total = 0.0
     for layer in layers:
         bias = modulated[layer.layer]
-        energy = float((bias.task_up[task] @ bias.task_down[task]).square().sum())
+        energy = float((bias.task_up[task] @ bias.task_down[task]).detach().square().sum())
         kept, total = kept + energy * layer.energy_kept[task], total + energy
     return round(kept / total, 4) if total else 1.0
 
@@ -50,10 +54,12 @@ def main() -> None:
     """Read params.yaml, compress models/trained into models/compressed and write the report."""
     report = compress(TRAINED, load_params().compress.rank, COMPRESSED)
     write_json(METRICS, report)
-    print(f"compress: rank {report['rank']}, biases {report['bias_bytes_before'] / 1e3:.0f} -> "
-          f"{report['bias_bytes'] / 1e3:.0f} kB, model in {COMPRESSED} ({report['file_bytes'] / 1e6:.1f} MB), "
-          f"report by layer in {METRICS}")
+    print(
+        f"compress: rank {report['rank']}, biases {report['bias_bytes_before'] / 1e3:.0f} -> "
+        f"{report['bias_bytes'] / 1e3:.0f} kB, model in {COMPRESSED} ({report['file_bytes'] / 1e6:.1f} MB), "
+        f"report by layer in {METRICS}"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -116,10 +116,8 @@ def _draw_radii(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.uniform(most**-2, least**-2, int(min(wanted, _MOST_LEAVES)) + 1) ** -0.5
 
 
-def _draw_leaves(
-    rng: np.random.Generator, palette: _Palette, textures: int, size: int
-) -> list[_Leaf]:
-    """All leaves of a picture, the lowest first. Drawn together, because one by one takes longer."""
+def _draw_leaves(rng: np.random.Generator, palette: _Palette, textures: int, size: int) -> list[_Leaf]:
+    """All leaves of a picture, the lowest first; drawn together, as one by one takes longer."""
     radii = _draw_radii(rng, size)
     count = len(radii)
     shapes = rng.choice(len(SHAPES), count, p=rng.dirichlet(np.full(len(SHAPES), 0.7)))
@@ -143,9 +141,7 @@ def _draw_leaves(
     return [_Leaf(*row) for row in zip(*columns, strict=True)]
 
 
-def _lay(
-    rng: np.random.Generator, image: np.ndarray, leaf: _Leaf, textures: list[np.ndarray]
-) -> None:
+def _lay(rng: np.random.Generator, image: np.ndarray, leaf: _Leaf, textures: list[np.ndarray]) -> None:
     """Lay one leaf on `image`, (3, H, W), in place."""
     drawn = draw_mask(draw_shape(rng, leaf.shape, leaf.radius), leaf.center, image.shape[1])
     if drawn is None:
@@ -177,9 +173,7 @@ def _ramp(length: int, rise: float) -> np.ndarray:
     return np.arange(length, dtype=np.float32) * np.float32(step) - np.float32(rise)
 
 
-def _cast_shadow(
-    rng: np.random.Generator, window: np.ndarray, coverage: np.ndarray, leaf: _Leaf
-) -> None:
+def _cast_shadow(rng: np.random.Generator, window: np.ndarray, coverage: np.ndarray, leaf: _Leaf) -> None:
     """Darken what lies beside a leaf, before it is laid, in place."""
     shift = rng.uniform(-0.15, 0.15, 2) * leaf.radius
     move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])

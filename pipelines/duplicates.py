@@ -40,7 +40,7 @@ class Seen:
         self._tables: list[dict[int, list[int]]] = [{} for _ in self._chunks]
 
     def add(self, code: int) -> bool:
-        """Add a hash unless one within the distance is there already; return whether it was added."""
+        """Add a hash unless one within the distance is there; return whether it was added."""
         buckets = [
             table.setdefault((code >> low) & mask, [])
             for table, (low, mask) in zip(self._tables, self._chunks, strict=True)

@@ -14,12 +14,13 @@ import numpy as np
 from degradations.recipe import rng_for
 from ipt.checkpoint import load_model
 from ipt.images import read_image
-from ipt.metrics import psnr, ssim
+from ipt.metrics import psnr, ssim, to_levels
 from ipt.model import InstructIPT
 from ipt.restore import restore_image
 from pipelines.files import replace_file, write_json
 from pipelines.params import Benchmark, load_params
 from pipelines.schema import encode_image
+from pipelines.stage import run
 from pipelines.validate import Pairs, load_validation
 
 SHARDS, TRAINED, COMPRESSED = Path("data/shards"), Path("models/trained"), Path("models/compressed")
@@ -32,14 +33,18 @@ def evaluate(models: dict[str, InstructIPT], pairs: Pairs) -> dict[str, dict]:
     outputs = ["degraded", *models]
     scores["overall"] = {
         "images": sum(score["images"] for score in scores.values()),
-        **{output: {name: round(float(np.mean([scores[task][output][name] for task in pairs])), 4)
-                    for name in ("psnr", "ssim")} for output in outputs},
+        **{
+            output: {
+                name: round(float(np.mean([scores[task][output][name] for task in pairs])), 4)
+                for name in ("psnr", "ssim")
+            }
+            for output in outputs
+        },
     }
     return scores
 
 
-def score_pairs(models: dict[str, InstructIPT], task: str,
-                pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
+def score_pairs(models: dict[str, InstructIPT], task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
     """Mean PSNR (dB) and SSIM of the degraded images and of each model's restored ones."""
     values: dict[str, list[tuple[float, float]]] = {output: [] for output in ("degraded", *models)}
     for degraded, clean in pairs:
@@ -48,8 +53,13 @@ def score_pairs(models: dict[str, InstructIPT], task: str,
             restored = restore_image(model, degraded, task=task)
             values[name].append((psnr(restored, clean), ssim(restored, clean)))
     means = {output: np.mean(rows, axis=0) for output, rows in values.items()}
-    return {"images": len(values["degraded"]), **{
-        output: {"psnr": round(float(mean[0]), 2), "ssim": round(float(mean[1]), 4)} for output, mean in means.items()}}
+    return {
+        "images": len(values["degraded"]),
+        **{
+            output: {"psnr": round(float(mean[0]), 2), "ssim": round(float(mean[1]), 4)}
+            for output, mean in means.items()
+        },
+    }
 
 
 def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -78,12 +88,16 @@ def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarra
     """Degraded, restored and clean image side by side with captions, (H + 20, 3 W + 8, 3)."""
     gap = np.ones((degraded.shape[0], 4, 3), np.float32)
     row = np.concatenate([degraded, gap, restored, gap, clean], axis=1)
-    sheet = np.concatenate([np.ones((20, row.shape[1], 3), np.float32), row])
-    captions = (f"degraded {psnr(degraded, clean):.1f} dB", f"restored {psnr(restored, clean):.1f} dB", "clean")
+    sheet = to_levels(np.concatenate([np.ones((20, row.shape[1], 3), np.float32), row]))  # OpenCV writes on uint8 only
+    captions = (
+        f"degraded {psnr(degraded, clean):.1f} dB",
+        f"restored {psnr(restored, clean):.1f} dB",
+        "clean",
+    )
     for number, caption in enumerate(captions):
         place = (number * (degraded.shape[1] + 4) + 2, 14)
         cv2.putText(sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    return sheet
+    return sheet.astype(np.float32) / 255
 
 
 def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
@@ -101,18 +115,25 @@ def evaluate_benchmarks(benchmarks: Iterable[Benchmark], models: dict[str, Instr
     scores = {}
     for benchmark in benchmarks:
         if not (Path(benchmark.path) / "clean").is_dir():
-            print(f"evaluate: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there", flush=True)
+            print(
+                f"evaluate: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there",
+                flush=True,
+            )
             continue
         scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
-            models, benchmark.task, benchmark_pairs(benchmark, seed))
+            models, benchmark.task, benchmark_pairs(benchmark, seed)
+        )
     return scores
 
 
 def print_table(scores: dict[str, dict]) -> None:
     """One line a row: images, and PSNR / SSIM of each output."""
     for name, score in scores.items():
-        cells = [f"{output} {value['psnr']:5.2f} / {value['ssim']:.3f}"
-                 for output, value in score.items() if isinstance(value, dict)]
+        cells = [
+            f"{output} {value['psnr']:5.2f} / {value['ssim']:.3f}"
+            for output, value in score.items()
+            if isinstance(value, dict)
+        ]
         print(f"evaluate: {name:14s} {score['images']:4d} images  {'  '.join(cells)}", flush=True)
 
 
@@ -130,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

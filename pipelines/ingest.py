@@ -122,8 +122,10 @@ def group_dataset(mix: Mix, first: int, last: int, chunk: int) -> ray.data.Datas
     (list of strings, where each sample is stored).
     """
     starts = list(range(first, last, chunk))
-    plan = ray.data.from_items([{"start": start, "stop": min(start + chunk, last)} for start in starts],
-                               override_num_blocks=min(len(starts), MAX_BLOCKS))
+    plan = ray.data.from_items(
+        [{"start": start, "stop": min(start + chunk, last)} for start in starts],
+        override_num_blocks=min(len(starts), MAX_BLOCKS),
+    )
     return plan.map_batches(_ReadGroups(mix, first), batch_size=1, batch_format="pandas")
 
 
@@ -141,13 +143,15 @@ class _ReadGroups:
             by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
         groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
         column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
-        return pa.table({
-            "group": pa.array(range(start, stop), pa.int64()),
-            "start": pa.array([self.first] * (stop - start), pa.int64()),
-            "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
-            "clean": pa.array(column["clean"], pa.list_(pa.binary())),
-            "origin": pa.array(column["origin"], pa.list_(pa.string())),
-        })
+        return pa.table(
+            {
+                "group": pa.array(range(start, stop), pa.int64()),
+                "start": pa.array([self.first] * (stop - start), pa.int64()),
+                "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
+                "clean": pa.array(column["clean"], pa.list_(pa.binary())),
+                "origin": pa.array(column["origin"], pa.list_(pa.string())),
+            }
+        )
 
 
 def _read(samples: list[tuple[RowGroup, int]]) -> list[dict]:
@@ -166,8 +170,15 @@ def _read(samples: list[tuple[RowGroup, int]]) -> list[dict]:
     return rows
 
 
-def training_batches(groups: Iterable[pa.Table], index: Sequence[int], crop: int, seed: int, *, threads: int,
-                     prefetch: int) -> Iterator[Batch]:
+def training_batches(
+    groups: Iterable[pa.Table],
+    index: Sequence[int],
+    crop: int,
+    seed: int,
+    *,
+    threads: int,
+    prefetch: int,
+) -> Iterator[Batch]:
     """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
 
     The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place).
@@ -193,8 +204,9 @@ def training_batches(groups: Iterable[pa.Table], index: Sequence[int], crop: int
             yield _assemble(pending.popleft())
 
 
-def _submit(pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int],
-            seed: int) -> list[tuple[int, Future]]:
+def _submit(
+    pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int], seed: int
+) -> list[tuple[int, Future]]:
     jobs = []
     for row in table.to_pylist():
         samples = zip(row["degraded"], row["clean"], row["origin"], strict=True)

@@ -14,7 +14,7 @@ _CORNERS = np.array([[[-1, -1], [1, -1], [1, 1], [-1, 1]]], float)
 
 
 def draw_shape(rng: np.random.Generator, shape: str, radius: float) -> np.ndarray:
-    """Return a leaf's polygons around the origin: float64 (polygons, corners, 2), x and y in pixels.
+    """Return a leaf's polygons about the origin: float64 (polygons, corners, 2), x, y in pixels.
 
     `shape` is one of SHAPES. The area is near that of a disc of `radius` pixels for full shapes and
     less for bars, strokes and grids. ValueError for any other shape.
@@ -49,10 +49,8 @@ def draw_shape(rng: np.random.Generator, shape: str, radius: float) -> np.ndarra
     return turned
 
 
-def draw_mask(
-    polygons: np.ndarray, center: tuple[float, float], size: int
-) -> tuple[slice, slice, np.ndarray] | None:
-    """Draw (polygons, corners, 2) at `center` (x, y in pixels) of a square picture of `size` pixels.
+def draw_mask(polygons: np.ndarray, center: tuple[float, float], size: int) -> tuple[slice, slice, np.ndarray] | None:
+    """Draw (polygons, corners, 2) at `center` (x, y in pixels) of a picture `size` pixels square.
 
     Returns (rows, columns, coverage), coverage float32 (h, w) in [0, 1] over that window, or None
     when the leaf lies outside. Where two polygons overlap there is a hole.

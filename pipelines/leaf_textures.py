@@ -36,10 +36,8 @@ def draw_texture(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
     return _standard(field)
 
 
-def fractal(
-    rng: np.random.Generator, size: int, slope: float, stretch: float = 1.0
-) -> np.ndarray:
-    """Gaussian noise with amplitude spectrum 1 / f^slope: float32 (size, size), mean 0, deviation 1.
+def fractal(rng: np.random.Generator, size: int, slope: float, stretch: float = 1.0) -> np.ndarray:
+    """Gaussian noise of amplitude spectrum 1 / f^slope: float32 (size, size), mean 0, deviation 1.
 
     `stretch` above 1 draws it out along a random direction by that factor. Periodic in both axes.
     """

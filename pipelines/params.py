@@ -225,25 +225,39 @@ def _check(params: Params, where: str) -> None:
     for number, source in enumerate(params.prepare.sources):
         named = [field.name for field in dataclasses.fields(source) if getattr(source, field.name) is not None]
         if len(named) != 1:
-            raise ParamsError(f"{where}.prepare.sources[{number}]: expected exactly one of folder, builtin, "
-                              f"dead_leaves; got {named or 'none'}")
+            raise ParamsError(
+                f"{where}.prepare.sources[{number}]: expected exactly one of folder, builtin, "
+                f"dead_leaves; got {named or 'none'}"
+            )
     for number, benchmark in enumerate(params.evaluate.benchmarks):
         if benchmark.task not in params.tasks:
-            raise ParamsError(f"{where}.evaluate.benchmarks[{number}].task: "
-                              + _unknown("task", benchmark.task, params.tasks))
+            raise ParamsError(
+                f"{where}.evaluate.benchmarks[{number}].task: " + _unknown("task", benchmark.task, params.tasks)
+            )
     _positive(f"{where}.prepare", params.prepare, "tile", "stride", "row_group_rows")
     _positive(f"{where}.synthesize", params.synthesize, "variants", "tiles_per_shard", "row_group_rows")
     _positive(f"{where}.ingest", params.ingest, "crop", "decode_threads", "prefetch_steps")
     _positive(f"{where}.modulation", params.modulation, "rank")
-    _positive(f"{where}.train", params.train, "steps", "groups_per_step", "learning_rate", "clip_norm",
-              "log_every", "validate_every", "validate_tiles", "checkpoint_every")
+    _positive(
+        f"{where}.train",
+        params.train,
+        "steps",
+        "groups_per_step",
+        "learning_rate",
+        "clip_norm",
+        "log_every",
+        "validate_every",
+        "validate_tiles",
+        "checkpoint_every",
+    )
     _positive(f"{where}.compress", params.compress, "rank")
     _positive(f"{where}.evaluate", params.evaluate, "tiles")
     if params.ray.workers < 0 or params.ray.max_failures < 0:
         raise ParamsError(f"{where}.ray: expected workers and max_failures of 0 or more, got {params.ray}")
     if params.ingest.crop > params.prepare.tile:
-        raise ParamsError(f"{where}.ingest.crop: expected at most prepare.tile = {params.prepare.tile}, "
-                          f"got {params.ingest.crop}")
+        raise ParamsError(
+            f"{where}.ingest.crop: expected at most prepare.tile = {params.prepare.tile}, got {params.ingest.crop}"
+        )
 
 
 def _positive(where: str, block: Any, *names: str) -> None:

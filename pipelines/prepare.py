@@ -34,6 +34,7 @@ from pipelines.selection import (
     write_quarantine,
 )
 from pipelines.sources import Picture, SourceError, list_pictures, read_picture
+from pipelines.stage import run
 from pipelines.tiles import Tile, cut_tiles
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def _check_pictures(pictures: list[Picture], tile: int) -> None:
     for picture in pictures:
         if picture.path is None and picture.size < tile:
             raise SourceError(
-                f"prepare.sources: {picture.source}: size: expected prepare.tile ({tile}) or more, "
-                f"got {picture.size}"
+                f"prepare.sources: {picture.source}: size: expected prepare.tile ({tile}) or more, got {picture.size}"
             )
 
 
@@ -114,9 +114,7 @@ class _Sieve:
         return True
 
 
-def _write_part(
-    path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None
-) -> Counts:
+def _write_part(path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None) -> Counts:
     """Write the tiles of `pictures`, mixed, to a Parquet file and return the counts."""
     rng = np.random.default_rng((seed, zlib.crc32(f"order {path.name}".encode())))
     shuffled = [pictures[index] for index in rng.permutation(len(pictures))]
@@ -151,13 +149,9 @@ def _write_tiles(path: Path, tiles: Iterable[Tile], settings: Prepare) -> None:
     rows: list[dict[str, Any]] = []
     size = {"height": settings.tile, "width": settings.tile}
     # The options of schema.write_rows, but one row group at a time is in memory.
-    with pq.ParquetWriter(
-        path, CLEAN_ROW, compression="none", use_dictionary=False, write_statistics=False
-    ) as writer:
+    with pq.ParquetWriter(path, CLEAN_ROW, compression="none", use_dictionary=False, write_statistics=False) as writer:
         for tile in tiles:
-            rows.append(
-                {"image_id": tile.image_id, "source": tile.source, "clean": tile.clean} | size
-            )
+            rows.append({"image_id": tile.image_id, "source": tile.source, "clean": tile.clean} | size)
             if len(rows) == settings.row_group_rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=CLEAN_ROW))
                 rows.clear()
@@ -186,8 +180,7 @@ def _report(
     report["sources"] = {
         source: {"quarantined": quarantined[source]}
         | {
-            part: {"images": images[part, source]}
-            | {what: count[source, what] for what in _TILE_COUNTS}
+            part: {"images": images[part, source]} | {what: count[source, what] for what in _TILE_COUNTS}
             for part, count in counts.items()
         }
         for source in dict.fromkeys(picture.source for picture in pictures)
@@ -203,8 +196,7 @@ def _summary(report: dict[str, Any]) -> str:
     ]
     for source, parts in report["sources"].items():
         numbers = ", ".join(
-            f"{part} {parts[part]['images']} pictures, {parts[part]['tiles']} tiles"
-            for part in ("train", "val")
+            f"{part} {parts[part]['images']} pictures, {parts[part]['tiles']} tiles" for part in ("train", "val")
         )
         lines.append(f"  {source}: {numbers}")
         if parts["val"]["images"] == 0:
@@ -232,4 +224,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -34,9 +34,7 @@ def processes(items: int) -> Iterator[Executor | None]:
         yield pool
 
 
-def ordered_map(
-    pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result]:
+def ordered_map(pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield function(item) for every item, in their order, from `pool` or in this process (None).
 
     Only a few items run ahead of the one that is taken, so results never pile up. What `function`

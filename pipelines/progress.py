@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ray.util.queue import Empty, Queue
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 
 @dataclass
@@ -20,7 +21,6 @@ class History:
 
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
-    finished: bool = False
 
     def write(self, folder: Path) -> None:
         """Write history.json into a checkpoint folder."""
@@ -55,8 +55,14 @@ class Progress:
         self.queue.shutdown(force=True)
 
     def _run(self) -> None:
-        columns = TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), \
-            TextColumn("left"), TimeRemainingColumn()
+        columns = (
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Bar(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
             task = bar.add_task("train", total=self._steps, text="starting workers")
             first: tuple[float, int] | None = None
@@ -78,4 +84,5 @@ class Progress:
             return ", ".join(f"{name.removeprefix('val_psnr/')} {value:.2f}" for name, value in row.items()) + " dB"
         left = (time.monotonic() - first[0]) / (step - first[1]) * (self._steps - step) if step > first[1] else None
         return f"loss {row['loss']:.4f}, {row['samples_per_second']:.1f} samples/s" + (
-            f", {left / 60:.1f} min left" if left is not None and not self._console.is_terminal else "")
+            f", {left / 60:.1f} min left" if left is not None and not self._console.is_terminal else ""
+        )

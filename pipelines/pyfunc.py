@@ -35,10 +35,16 @@ class InstructIPTModel(mlflow.pyfunc.PythonModel):
     def _restore(self, row: dict) -> dict:
         try:
             image = _decode(row["image"])
-            named = {name: row.get(name) if isinstance(row.get(name), str) and row[name] else None
-                     for name in ("task", "instruction")}
+            named = {
+                name: row.get(name) if isinstance(row.get(name), str) and row[name] else None
+                for name in ("task", "instruction")
+            }
             task = choose_task(self.model, **named)
-            return {"image": _encode(restore_image(self.model, image, task=task)), "task": task, "error": None}
+            return {
+                "image": _encode(restore_image(self.model, image, task=task)),
+                "task": task,
+                "error": None,
+            }
         except (ValueError, KeyError, TypeError) as error:
             return {"image": None, "task": None, "error": str(error)}
 

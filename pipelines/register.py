@@ -13,14 +13,31 @@ from ruamel.yaml import YAML
 from pipelines.files import write_json
 from pipelines.params import Params, load_params
 from pipelines.schema import parquet_files
+from pipelines.stage import run
 from pipelines.tracking import Registration, git_commit, register_model
 
 TRAINED, COMPRESSED = Path("models/trained"), Path("models/compressed")
 LOCK, RESULT = Path("dvc.lock"), Path("metrics/register.json")
 # Of the run: everything the other stages wrote that a person would look for.
-REPORTS = ("params.yaml", "metrics/prepare.json", "metrics/train.json", "metrics/compress.json",
-           "metrics/evaluate.json", "plots/loss.csv", "plots/validation.csv", "plots/restored")
-REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "scikit-image", "torch")
+REPORTS = (
+    "params.yaml",
+    "metrics/prepare.json",
+    "metrics/train.json",
+    "metrics/compress.json",
+    "metrics/evaluate.json",
+    "plots/loss.csv",
+    "plots/validation.csv",
+    "plots/restored",
+)
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "safetensors",
+    "scikit-image",
+    "torch",
+)
 
 
 def register(params: Params, hashes: dict[str, str]) -> dict:
@@ -28,22 +45,32 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
     run = json.loads((TRAINED / "run.json").read_text())
     scores = json.loads(Path("metrics/evaluate.json").read_text())
     registration = Registration(
-        run_name=run["name"], run_id=run["mlflow_run"], params=params,
-        rows=[*_rows("plots/loss.csv"), *({f"val_psnr/{k}" if k != "step" else k: v for k, v in row.items()}
-                                          for row in _rows("plots/validation.csv"))],
+        run_name=run["name"],
+        run_id=run["mlflow_run"],
+        params=params,
+        rows=[
+            *_rows("plots/loss.csv"),
+            *(
+                {f"val_psnr/{k}" if k != "step" else k: v for k, v in row.items()}
+                for row in _rows("plots/validation.csv")
+            ),
+        ],
         summary=summary_metrics(scores, json.loads(Path("metrics/compress.json").read_text())),
         reports=[Path(path) for path in REPORTS],
-        checkpoint=COMPRESSED, code=Path(__file__).with_name("pyfunc.py"),
+        checkpoint=COMPRESSED,
+        code=Path(__file__).with_name("pyfunc.py"),
         requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-        example=input_example(params), description=description(scores),
+        example=input_example(params),
+        description=description(scores),
         tags=tags(scores, hashes),
     )
     return register_model(registration)
 
 
 def _rows(path: str) -> list[dict]:
-    return [{name: value for name, value in row.items() if pd.notna(value)}
-            for row in pd.read_csv(path).to_dict("records")]
+    return [
+        {name: value for name, value in row.items() if pd.notna(value)} for row in pd.read_csv(path).to_dict("records")
+    ]
 
 
 def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
@@ -51,7 +78,8 @@ def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
     values = {
         f"{measure}/{name}/{output}": score[output][measure]
         for name, score in (scores["tasks"] | scores["benchmarks"]).items()
-        for output in ("degraded", "trained", "compressed") for measure in ("psnr", "ssim")
+        for output in ("degraded", "trained", "compressed")
+        for measure in ("psnr", "ssim")
     }
     return values | {name: compression[name] for name in ("bias_bytes_before", "bias_bytes", "file_bytes")}
 
@@ -65,12 +93,20 @@ def tags(scores: dict, hashes: dict[str, str]) -> dict[str, str]:
 
 def description(scores: dict) -> str:
     """The version's description: a table of PSNR in Markdown."""
-    rows = [f"| {name} | {score['images']} | {score['degraded']['psnr']:.2f} | {score['compressed']['psnr']:.2f} |"
-            for name, score in (scores["tasks"] | scores["benchmarks"]).items()]
-    return "\n".join([
-        "Restores photographs by task or instruction. PSNR in dB on RGB, full image, 8-bit rounded, of held-out",
-        "images never seen in training (tasks: synthetic damage; benchmarks: as named in params.yaml).", "",
-        "| | images | degraded | restored |", "| --- | --- | --- | --- |", *rows])
+    rows = [
+        f"| {name} | {score['images']} | {score['degraded']['psnr']:.2f} | {score['compressed']['psnr']:.2f} |"
+        for name, score in (scores["tasks"] | scores["benchmarks"]).items()
+    ]
+    return "\n".join(
+        [
+            "Restores photographs by task or instruction. PSNR in dB on RGB, full image, 8-bit rounded, of held-out",
+            "images never seen in training (tasks: synthetic damage; benchmarks: as named in params.yaml).",
+            "",
+            "| | images | degraded | restored |",
+            "| --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
 
 
 def input_example(params: Params) -> pd.DataFrame:
@@ -79,8 +115,13 @@ def input_example(params: Params) -> pd.DataFrame:
 
     task = next(iter(params.tasks))
     row = pq.ParquetFile(parquet_files(Path("data/shards") / task / "val")[0]).read_row_group(0).to_pylist()[0]
-    return pd.DataFrame({"image": [row["degraded"]] * 2, "task": [task, None],
-                         "instruction": [None, params.tasks[task].instructions[0]]})
+    return pd.DataFrame(
+        {
+            "image": [row["degraded"]] * 2,
+            "task": [task, None],
+            "instruction": [None, params.tasks[task].instructions[0]],
+        }
+    )
 
 
 def data_hashes(lock: Path) -> dict[str, str]:
@@ -88,17 +129,23 @@ def data_hashes(lock: Path) -> dict[str, str]:
     if not lock.is_file():
         return {}
     stages = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])
-            if out["path"].startswith("data/")}
+    return {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+        if out["path"].startswith("data/")
+    }
 
 
 def main() -> None:
     """Register what the stages before have made."""
     result = register(load_params(), data_hashes(LOCK))
     write_json(RESULT, result)
-    print(f"register: {result['model']} version {result['version']}, alias {result['alias']}, in {result['tracking']} "
-          f"(look: make ui)")
+    print(
+        f"register: {result['model']} version {result['version']}, alias {result['alias']}, in {result['tracking']} "
+        f"(look: make ui)"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

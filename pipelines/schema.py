@@ -62,8 +62,14 @@ def write_rows(path: Path, rows: list[dict], schema: pa.Schema, row_group_rows: 
     """Write rows as one Parquet file; the bytes depend on the rows alone (no date, no statistics of text)."""
     table = pa.Table.from_pylist(rows, schema=schema)
     # PNG bytes do not compress further; dictionaries would only copy them.
-    pq.write_table(table, path, row_group_size=row_group_rows, compression="none", use_dictionary=False,
-                   write_statistics=False)
+    pq.write_table(
+        table,
+        path,
+        row_group_size=row_group_rows,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
 
 
 def parquet_files(folder: Path) -> list[Path]:

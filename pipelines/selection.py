@@ -24,9 +24,7 @@ Usable = tuple[Picture, int | None]  # with its perceptual hash; None for drawn 
 Bad = tuple[Picture, str]  # with the reason
 
 
-def inspect_pictures(
-    pictures: list[Picture], tile: int, pool: Executor | None
-) -> tuple[list[Usable], list[Bad]]:
+def inspect_pictures(pictures: list[Picture], tile: int, pool: Executor | None) -> tuple[list[Usable], list[Bad]]:
     """Look at every file once, and tell the usable pictures from the bad.
 
     Bad is what cannot be read and what is smaller than a tile of `tile` pixels at all its scales.
@@ -80,7 +78,7 @@ def check_bad(pictures: list[Picture], bad: list[Bad], max_share: float, report:
 
 
 def write_quarantine(path: Path, bad: list[Bad]) -> None:
-    """Write the CSV (path, reason) of pictures that are not used; the header alone when there are none."""
+    """Write the bad pictures as CSV (path, reason); the header alone when there are none."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "reason"])
@@ -93,9 +91,7 @@ def without_duplicates(usable: list[Usable], bits: int) -> list[Picture]:
     return [picture for picture, code in usable if code is None or seen.add(code)]
 
 
-def split_pictures(
-    pictures: list[Picture], val_share: float, seed: int
-) -> dict[str, list[Picture]]:
+def split_pictures(pictures: list[Picture], val_share: float, seed: int) -> dict[str, list[Picture]]:
     """Split each source's pictures into {"train": ..., "val": ...} by a seeded draw.
 
     `val_share` (0 to 1) of a source's pictures go to val, rounded, but of two or more at least one

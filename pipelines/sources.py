@@ -35,7 +35,7 @@ _BUILTIN_FILES = {
 
 
 class SourceError(ValueError):
-    """A source of clean pictures that cannot be used; the message says which, why and what to do."""
+    """A source of clean pictures that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Picture:
 
 
 def list_pictures(source: Source, seed: int) -> list[Picture]:
-    """List a source's pictures in a fixed order without reading them; SourceError when there are none."""
+    """List a source's pictures in a fixed order, unread; SourceError when there are none."""
     if source.folder is not None:
         return _folder_pictures(source.folder)
     if source.builtin is not None:
@@ -60,7 +60,7 @@ def list_pictures(source: Source, seed: int) -> list[Picture]:
 
 
 def read_picture(picture: Picture) -> np.ndarray:
-    """Read or draw a picture: float32 (H, W, 3) RGB in [0, 1]; ImageError when its file is damaged."""
+    """Read or draw a picture: float32 (H, W, 3) RGB in [0, 1]; ImageError for a bad file."""
     if picture.path is not None:
         return read_image(picture.path)
     return draw_dead_leaves(np.random.default_rng(picture.seed), picture.size)
@@ -105,9 +105,7 @@ def _builtin_pictures(builtin: Builtin) -> list[Picture]:
 
 def _dead_leaves_pictures(leaves: DeadLeaves, seed: int) -> list[Picture]:
     if leaves.images < 1:
-        raise SourceError(
-            f"prepare.sources: dead_leaves: images: expected 1 or more, got {leaves.images}"
-        )
+        raise SourceError(f"prepare.sources: dead_leaves: images: expected 1 or more, got {leaves.images}")
     # The name is in the seed so that no other use of the same seed shares its numbers.
     stream = zlib.crc32(b"dead_leaves")
     return [

@@ -21,6 +21,7 @@ from pipelines.cluster import connected
 from pipelines.files import replace_folder
 from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.schema import SHARD_ROW, decode_image, encode_image, write_rows
+from pipelines.stage import run
 
 CLEAN, SHARDS = Path("data/clean"), Path("data/shards")
 
@@ -36,10 +37,17 @@ def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Pa
             (folder / split).mkdir()
             tiles = _open(clean / f"{split}.parquet").metadata.num_rows
             for number, start in enumerate(range(0, tiles, settings.tiles_per_shard)):
-                jobs.append({"clean": str((clean / f"{split}.parquet").resolve()), "split": split, "start": start,
-                             "shard": str((folder / split / f"{number:05d}.parquet").resolve())})
+                jobs.append(
+                    {
+                        "clean": str((clean / f"{split}.parquet").resolve()),
+                        "split": split,
+                        "start": start,
+                        "shard": str((folder / split / f"{number:05d}.parquet").resolve()),
+                    }
+                )
         done = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(
-            write_shard, fn_kwargs={"name": name, "task": task, "settings": settings, "seed": seed})
+            write_shard, fn_kwargs={"name": name, "task": task, "settings": settings, "seed": seed}
+        )
         rows = {"train": 0, "val": 0}
         for row in done.iter_rows():
             rows[row["split"]] += row["rows"]
@@ -66,9 +74,14 @@ def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dic
     row_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}/{tile['image_id']}/{variant}".encode()).digest()[:7])
     degraded, severity = degrade(decode_image(tile["clean"]), task.recipe, rng)
     return {
-        "task": name, "image_id": tile["image_id"], "variant": variant, "seed": row_seed,
-        "degraded": encode_image(degraded), "clean": tile["clean"],
-        "height": tile["height"], "width": tile["width"],
+        "task": name,
+        "image_id": tile["image_id"],
+        "variant": variant,
+        "seed": row_seed,
+        "degraded": encode_image(degraded),
+        "clean": tile["clean"],
+        "height": tile["height"],
+        "width": tile["width"],
         "instruction": str(rng.choice(np.array(task.instructions))),
         "severity": json.dumps(severity, sort_keys=True),
     }
@@ -106,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

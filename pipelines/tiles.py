@@ -24,7 +24,7 @@ class Tile:
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """The (height, width) in pixels of a picture of `size` at `scale` in (0, 1]; ValueError outside."""
+    """The (height, width) of a picture of `size` at `scale` in (0, 1]; ValueError outside."""
     if not 0 < scale <= 1:
         raise ValueError(f"prepare.sources: scales: expected values above 0 up to 1, got {scale}")
     return round(size[0] * scale), round(size[1] * scale)

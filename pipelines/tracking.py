@@ -45,7 +45,7 @@ def tracking(stage: str) -> Iterator[mlflow.MlflowClient]:
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()
-    except (MlflowException, OSError) as error:
+    except (MlflowException, ConnectionError) as error:
         raise TrackingError(f"MLflow at {tracking_uri()}: {error}\nWhen it is back: `dvc repro {stage}`") from error
 
 
@@ -87,29 +87,46 @@ class LiveRun:
         with tracking("train") as client:
             experiment = experiment_id(client, self._params.register.experiment)
             open_runs = client.search_runs(
-                [experiment], f"tags.`{RUN_KEY}` = '{self._name}' and attributes.status != 'FINISHED'", max_results=1)
-            run = mlflow.start_run(run_id=open_runs[0].info.run_id if open_runs else None, experiment_id=experiment,
-                                   run_name=self._name, log_system_metrics=True)
+                [experiment],
+                f"tags.`{RUN_KEY}` = '{self._name}' and attributes.status != 'FINISHED'",
+                max_results=1,
+            )
+            run = mlflow.start_run(
+                run_id=open_runs[0].info.run_id if open_runs else None,
+                experiment_id=experiment,
+                run_name=self._name,
+                log_system_metrics=True,
+            )
             self.run_id = run.info.run_id
             self._alive = True
-            client.log_batch(self.run_id, params=params_of(self._params),
-                             tags=[RunTag(RUN_KEY, self._name), RunTag("git_commit", git_commit())])
+            client.log_batch(
+                self.run_id,
+                params=params_of(self._params),
+                tags=[RunTag(RUN_KEY, self._name), RunTag("git_commit", git_commit())],
+            )
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except (TrackingError, MlflowException, OSError) as error:
+        except (TrackingError, MlflowException, ConnectionError) as error:
             self._alive = False
-            print(f"train: no live tracking ({error}); training goes on, `register` logs it whole later",
-                  file=sys.stderr, flush=True)
+            print(
+                f"train: no live tracking ({error}); training goes on, `register` logs it whole later",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def log_missing(client: mlflow.MlflowClient, run_id: str, rows: list[dict[str, float]]) -> int:
     """Log the metrics of `rows` (each with `step`) that the run has not; returns how many values were missing."""
     names = {name for row in rows for name in row if name != "step"}
     known = {(name, metric.step) for name in names for metric in client.get_metric_history(run_id, name)}
-    missing = [Metric(name, value, 0, int(row["step"])) for row in rows for name, value in row.items()
-               if name != "step" and (name, int(row["step"])) not in known]
+    missing = [
+        Metric(name, value, 0, int(row["step"]))
+        for row in rows
+        for name, value in row.items()
+        if name != "step" and (name, int(row["step"])) not in known
+    ]
     for start in range(0, len(missing), 500):
         client.log_batch(run_id, metrics=missing[start : start + 500])
     return len(missing)
@@ -132,8 +149,12 @@ def params_of(params: Params) -> list[Param]:
 
 def git_commit() -> str:
     """The commit checked out, with `-dirty` where files differ from it; `unknown` outside of git."""
-    asked = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-                           capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return asked.stdout.strip() or "unknown"
 
 
@@ -160,11 +181,20 @@ def register_model(what: Registration) -> dict[str, Any]:
     settings = what.params.register
     with tracking("register") as client:
         experiment = experiment_id(client, settings.experiment)
-        with mlflow.start_run(run_id=_existing_run(client, what.run_id), experiment_id=experiment,
-                              run_name=what.run_name) as run:
+        with mlflow.start_run(
+            run_id=_existing_run(client, what.run_id),
+            experiment_id=experiment,
+            run_name=what.run_name,
+        ) as run:
             run_id = run.info.run_id
-            client.log_batch(run_id, params=params_of(what.params), tags=[
-                RunTag(RUN_KEY, what.run_name), *(RunTag(name, value) for name, value in what.tags.items())])
+            client.log_batch(
+                run_id,
+                params=params_of(what.params),
+                tags=[
+                    RunTag(RUN_KEY, what.run_name),
+                    *(RunTag(name, value) for name, value in what.tags.items()),
+                ],
+            )
             filled = log_missing(client, run_id, what.rows)
             mlflow.log_metrics(what.summary)
             for path in what.reports:
@@ -173,14 +203,25 @@ def register_model(what: Registration) -> dict[str, Any]:
                 else:
                     mlflow.log_artifact(str(path))
             logged = mlflow.pyfunc.log_model(
-                name="model", python_model=str(what.code), artifacts={"checkpoint": str(what.checkpoint)},
-                code_paths=[str(Path("ipt").resolve())], signature=signature(), input_example=what.example,
-                pip_requirements=what.requirements)
+                name="model",
+                python_model=str(what.code),
+                artifacts={"checkpoint": str(what.checkpoint)},
+                code_paths=[str(Path("ipt").resolve())],
+                signature=signature(),
+                input_example=what.example,
+                pip_requirements=what.requirements,
+            )
         version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
         client.update_model_version(settings.model, version.version, what.description)
         client.set_registered_model_alias(settings.model, settings.alias, version.version)
-    return {"model": settings.model, "version": int(version.version), "alias": settings.alias, "run": run_id,
-            "tracking": tracking_uri(), "values_logged_late": filled}
+    return {
+        "model": settings.model,
+        "version": int(version.version),
+        "alias": settings.alias,
+        "run": run_id,
+        "tracking": tracking_uri(),
+        "values_logged_late": filled,
+    }
 
 
 def signature() -> mlflow.models.ModelSignature:
@@ -188,10 +229,21 @@ def signature() -> mlflow.models.ModelSignature:
     schema = mlflow.types.Schema
     column = mlflow.types.ColSpec
     return mlflow.models.ModelSignature(
-        inputs=schema([column("binary", "image"), column("string", "task", required=False),
-                       column("string", "instruction", required=False)]),
-        outputs=schema([column("binary", "image", required=False), column("string", "task", required=False),
-                        column("string", "error", required=False)]))
+        inputs=schema(
+            [
+                column("binary", "image"),
+                column("string", "task", required=False),
+                column("string", "instruction", required=False),
+            ]
+        ),
+        outputs=schema(
+            [
+                column("binary", "image", required=False),
+                column("string", "task", required=False),
+                column("string", "error", required=False),
+            ]
+        ),
+    )
 
 
 def _existing_run(client: mlflow.MlflowClient, run_id: str | None) -> str | None:

@@ -29,8 +29,14 @@ def load_validation(shards: Path, tasks: tuple[str, ...], count: int) -> Pairs:
 def validate(model: InstructIPT, pairs: Pairs) -> dict[str, float]:
     """Mean PSNR in dB of the restored images of each task, in the model's present weights."""
     return {
-        task: float(np.mean([psnr(restored, clean) for restored, (_, clean) in
-                             zip(restore_pairs(model, task, of_task), of_task, strict=True)]))
+        task: float(
+            np.mean(
+                [
+                    psnr(restored, clean)
+                    for restored, (_, clean) in zip(restore_pairs(model, task, of_task), of_task, strict=True)
+                ]
+            )
+        )
         for task, of_task in pairs.items()
     }
 

@@ -37,9 +37,7 @@ def test_srgb_round_trip():
 
 def test_srgb_known_values():
     values = np.float32([[0, 0.04045, 0.5, 1]])
-    np.testing.assert_allclose(
-        srgb_to_linear(values), [[0, 0.0031308, 0.2140411, 1]], atol=1e-6
-    )
+    np.testing.assert_allclose(srgb_to_linear(values), [[0, 0.0031308, 0.2140411, 1]], atol=1e-6)
     assert srgb_to_linear(values)[0, 0] == 0
     assert srgb_to_linear(values).max() <= 1
     np.testing.assert_allclose(linear_to_srgb(np.float32([[-1, 3]])), [[0, 1]], atol=1e-6)
@@ -85,18 +83,17 @@ def test_sensor_noise_follows_its_variance_in_green():
 
 def test_white_balance_amplifies_red_and_blue():
     image = linear_to_srgb(flat(0.2, 256, 256))
+
     def spread(red):
         noise = sensor_noise(image, rng(), shot=0, read=3, red_gain=red, blue_gain=1) - image
         return noise.std(axis=(0, 1))
+
     assert spread(2.0)[0] / spread(1.0)[0] == pytest.approx(2, rel=0.02)
     assert spread(2.0)[2] == pytest.approx(spread(1.0)[2], rel=1e-3)
 
 
 def test_sensor_noise_is_correlated_and_strongest_in_the_shadows():
-    noise = {
-        value: sensor_noise(flat(value, 256, 256), rng(), shot=8, read=2) - value
-        for value in (0.3, 0.8)
-    }
+    noise = {value: sensor_noise(flat(value, 256, 256), rng(), shot=8, read=2) - value for value in (0.3, 0.8)}
     dark = noise[0.3]
     assert np.corrcoef(dark[:, 1:, 0].ravel(), dark[:, :-1, 0].ravel())[0, 1] > 0.2
     assert dark.std() > 1.1 * noise[0.8].std()
@@ -141,6 +138,7 @@ def test_a_calm_hand_sweeps_evenly_and_a_nervous_one_does_not():
         path = hand_path(rng(seed), length=20, nervousness=nervousness)
         ends = np.hypot(*(path[-1] - path[0]))
         return ends / np.hypot(*np.diff(path, axis=0).T).sum()
+
     assert straightness(0, 1) == pytest.approx(1)
     assert np.mean([straightness(1, seed) for seed in range(10)]) < 0.5
 
@@ -290,6 +288,7 @@ def test_longest_streaks_have_their_length_width_and_brightness():
     def boxes(**changes):
         parameters = {"density": 60, "length": 60, "width": 4, "angle": 0, "jitter": 0}
         return streak_layer((1024, 1024), rng(3), **{**parameters, **changes})
+
     layer = boxes()
     _, _, stats, _ = cv2.connectedComponentsWithStats((layer > 0.05).astype(np.uint8))
     heights = stats[1:, 3]
@@ -301,10 +300,7 @@ def test_longest_streaks_have_their_length_width_and_brightness():
 
 def test_density_counts_streaks():
     parameters = {"length": 20, "width": 2, "angle": 0, "jitter": 0}
-    sums = [
-        streak_layer((512, 512), rng(), density=density, **parameters).sum()
-        for density in (2000, 4000)
-    ]
+    sums = [streak_layer((512, 512), rng(), density=density, **parameters).sum() for density in (2000, 4000)]
     assert sums[1] / sums[0] == pytest.approx(2, rel=0.15)
 
 
@@ -350,6 +346,7 @@ def test_flakes_have_their_size():
         flakes = (snowy[..., 0] > 0.05).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(flakes)
         return np.percentile(stats[1:, 2:4].max(axis=1), 98)
+
     assert 6 < largest(12) < 18
     assert largest(20) > 1.3 * largest(12)
 
@@ -369,15 +366,31 @@ def test_density_counts_flakes():
 
 
 def test_soft_flakes_are_larger_and_fainter():
-    soft = snow(flat(0.0, 256, 256), rng(1), density=0, size=4, opacity=1, soft_density=200,
-                soft_size=40, brightness=1.0)
+    soft = snow(
+        flat(0.0, 256, 256),
+        rng(1),
+        density=0,
+        size=4,
+        opacity=1,
+        soft_density=200,
+        soft_size=40,
+        brightness=1.0,
+    )
     _, _, stats, _ = cv2.connectedComponentsWithStats((soft[..., 0] > 0.1).astype(np.uint8))
     assert stats[1:, 2].max() > 20
     assert soft.max() < 0.95
 
 
 def test_distant_snow_has_its_mean_opacity():
-    snowy = snow(flat(0.0, 256, 256), rng(), density=0, size=4, opacity=1, distant=0.2,
-                 brightness=1.0, motion=8)
+    snowy = snow(
+        flat(0.0, 256, 256),
+        rng(),
+        density=0,
+        size=4,
+        opacity=1,
+        distant=0.2,
+        brightness=1.0,
+        motion=8,
+    )
     assert snowy.mean() == pytest.approx(0.2, abs=0.03)
     assert snowy.std() > 0.03

@@ -57,7 +57,8 @@ def test_good_recipes_pass():
         ([{"GaussianNoise": {"p": 2}}], r"^t\[0\].GaussianNoise.p: expected values from 0 to 1"),
         ([{"ImageCompression": {"quality_range": [50, 900]}}], r"^t\[0\]: "),
         ([{"HorizontalFlip": {}}], r"^t\[0\]: HorizontalFlip moves pixels"),
-        ([{"FromFloat": {}}], r"^t\[0\]: FromFloat cannot be used: "),
+        ([{"FromFloat": {}}], r"^t\[0\]: FromFloat turns a float32 .* into uint8"),
+        ([{"FDA": {}}], r"^t\[0\]: FDA cannot be used: "),
         ([{"Compose": {}}], r"^t\[0\]: unknown transform 'Compose'"),
     ],
 )
@@ -71,8 +72,13 @@ def test_rng_for_is_the_same_everywhere():
 
 
 def test_rng_for_differs_with_each_of_its_four():
-    keys = [(0, "rain", "a", 1), (1, "rain", "a", 1), (0, "snow", "a", 1), (0, "rain", "b", 1),
-            (0, "rain", "a", 2)]
+    keys = [
+        (0, "rain", "a", 1),
+        (1, "rain", "a", 1),
+        (0, "snow", "a", 1),
+        (0, "rain", "b", 1),
+        (0, "rain", "a", 2),
+    ]
     assert len({int(rng_for(*key).integers(2**63)) for key in keys}) == 5
 
 
@@ -112,14 +118,15 @@ def test_a_repeated_step_has_a_severity_of_its_own():
     recipe = [{"Rain": {"angle": -20}}, {"Rain": {"angle": 20}}, {"Rain": {"angle": 0}}]
     _, severity = degrade(picture(), recipe, rng_for(0, "t", "a", 0))
     assert {key: value["angle"] for key, value in severity.items()} == {
-        "Rain": -20, "Rain#2": 20, "Rain#3": 0,
+        "Rain": -20,
+        "Rain#2": 20,
+        "Rain#3": 0,
     }
 
 
 def test_a_steps_probability_changes_nothing_in_the_next():
     with_first, without = (
-        degrade(picture(), [{"Haze": {"p": p}}, {"GaussianNoise": {}}], rng_for(0, "t", "a", 0))[1]
-        for p in (1, 0)
+        degrade(picture(), [{"Haze": {"p": p}}, {"GaussianNoise": {}}], rng_for(0, "t", "a", 0))[1] for p in (1, 0)
     )
     assert with_first["GaussianNoise"] == without["GaussianNoise"]
 
@@ -127,6 +134,7 @@ def test_a_steps_probability_changes_nothing_in_the_next():
 def test_rows_do_not_depend_on_one_another():
     def row(index):
         return digest(degrade(picture(index), CHAIN, rng_for(7, "t", f"image {index}", 0))[0])
+
     alone = row(3)
     forwards = [row(index) for index in range(5)]
     backwards = [row(index) for index in reversed(range(5))]

@@ -1,5 +1,6 @@
 """The contract that every public transform keeps, and the functions behind them."""
 
+import inspect
 import json
 import os
 import pickle
@@ -29,26 +30,38 @@ LADDERS = {
     "object": (object_motion, {"size": 0.5}, "length", [0, 3, 8, 16, 32]),
     "defocus": (defocus, {}, "radius", [0, 1, 2, 4, 8]),
     "rain density": (
-        rain, {"length": 40, "width": 3, "brightness": 0.6}, "density",
+        rain,
+        {"length": 40, "width": 3, "brightness": 0.6},
+        "density",
         [0, 1000, 4000, 15000, 50000],
     ),
     "rain brightness": (
-        rain, {"length": 40, "width": 3, "density": 5000}, "brightness", [0, 0.1, 0.3, 0.6, 1]
+        rain,
+        {"length": 40, "width": 3, "density": 5000},
+        "brightness",
+        [0, 0.1, 0.3, 0.6, 1],
     ),
     "rain veil": (
-        rain, {"length": 40, "width": 3, "density": 0, "brightness": 0.5}, "veil",
+        rain,
+        {"length": 40, "width": 3, "density": 0, "brightness": 0.5},
+        "veil",
         [0, 0.1, 0.3, 0.6],
     ),
     "haze": (haze, {"airlight": 0.9}, "beta", [0, 0.03, 0.1, 0.3, 1]),
     "snow density": (snow, {"size": 6, "opacity": 0.9}, "density", [0, 1000, 4000, 15000, 50000]),
     "snow opacity": (snow, {"size": 6, "density": 5000}, "opacity", [0, 0.2, 0.5, 0.8, 1]),
     "snow soft": (
-        snow, {"size": 6, "density": 0, "opacity": 0.9, "soft_size": 20}, "soft_density",
+        snow,
+        {"size": 6, "density": 0, "opacity": 0.9, "soft_size": 20},
+        "soft_density",
         [0, 100, 500, 2000],
     ),
     "snow veil": (snow, {"size": 6, "density": 0, "opacity": 0.5}, "veil", [0, 0.1, 0.3, 0.8]),
     "snow distant": (
-        snow, {"size": 6, "density": 0, "opacity": 0.5, "motion": 8}, "distant", [0, 0.1, 0.3, 0.8]
+        snow,
+        {"size": 6, "density": 0, "opacity": 0.5, "motion": 8},
+        "distant",
+        [0, 0.1, 0.3, 0.8],
     ),
 }
 
@@ -167,6 +180,14 @@ def test_severity_is_empty_after_a_skip(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_arguments_bounds_and_the_functions_parameters_are_the_same(name):
+    kind = getattr(degradations, name)
+    own = set(inspect.signature(kind).parameters) - {"p"}
+    taken = set(inspect.signature(kind.function).parameters) - {"image", "rng", "depth"}
+    assert own == set(kind.bounds) == taken
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_unknown_arguments_are_refused(name):
     with pytest.raises(TypeError, match="strenght"):
         transform(name, strenght=1)
@@ -178,8 +199,18 @@ def test_every_argument_keeps_its_bounds(name):
     assert kind.bounds
     for key, (low, high) in kind.bounds.items():
         assert getattr(transform(name, **{key: high}), key) == (high, high)
-        for bad in (low - 1, high + 1, (low, high + 1), (high, low), "x", None, float("nan"), True,
-                    (low, low, high), [None, high]):
+        for bad in (
+            low - 1,
+            high + 1,
+            (low, high + 1),
+            (high, low),
+            "x",
+            None,
+            float("nan"),
+            True,
+            (low, low, high),
+            [None, high],
+        ):
             with pytest.raises(ValueError, match=f"{name}.{key}: expected"):
                 transform(name, **{key: bad})
 
@@ -228,9 +259,7 @@ def test_no_severity_is_identity_and_more_is_worse(ladder):
     def damaged(value, seed):
         return function(image, np.random.default_rng(seed), **fixed, **{name: value})
 
-    errors = [
-        np.mean([mean_error(image, damaged(value, seed)) for seed in range(4)]) for value in values
-    ]
+    errors = [np.mean([mean_error(image, damaged(value, seed)) for seed in range(4)]) for value in values]
     none = damaged(values[0], seed=0)
     np.testing.assert_allclose(none, image, atol=1e-6)
     assert not np.shares_memory(none, image)

@@ -43,9 +43,7 @@ def test_lossy_files_are_read_nearly(tmp_path, levels, suffix):
 def test_gray_is_repeated(tmp_path, levels):
     path = tmp_path / "a.png"
     Image.fromarray(levels[..., 0]).save(path)
-    np.testing.assert_array_equal(
-        np.rint(read_image(path) * 255), np.repeat(levels[..., :1], 3, axis=2)
-    )
+    np.testing.assert_array_equal(np.rint(read_image(path) * 255), np.repeat(levels[..., :1], 3, axis=2))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

@@ -40,9 +40,13 @@ def test_folder_and_its_parents_are_made(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_exception_leaves_the_old_folder_and_no_litter(old_folder, error):
-    with pytest.raises(error), replace_folder(old_folder) as temporary:
-        (temporary / "new.txt").write_text("new")
-        raise error
+    def fail_halfway():
+        with replace_folder(old_folder) as temporary:
+            (temporary / "new.txt").write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
     assert _names(old_folder) == ["old.txt"]
     assert _names(old_folder.parent) == ["out"]
 
@@ -57,9 +61,7 @@ def test_a_killed_run_leaves_the_old_folder_and_the_next_one_cleans_up(old_folde
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", script, old_folder], cwd=root, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", script, old_folder], cwd=root, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert _names(old_folder) == ["old.txt"]
     assert len(_names(old_folder.parent)) == 2  # with what was left under a temporary name
@@ -81,9 +83,14 @@ def test_file_is_replaced_whole(tmp_path):
 def test_an_exception_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError), replace_file(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway():
+        with replace_file(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert target.read_text() == "old"
     assert _names(tmp_path) == ["a.txt"]
 

@@ -1,0 +1,40 @@
+# Each target sets up .venv by itself; a change of pyproject.toml or constraints.txt renews it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup repro test test-slow lint ui bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(INSTALLED)  ## install into .venv
+
+repro: $(INSTALLED)  ## rebuild whatever is out of date: data, model, scores, registry
+	@$(BIN)/python -m pipelines.repro
+
+test: $(INSTALLED)  ## fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## ruff check and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://127.0.0.1:5000
+	@$(BIN)/python -m pipelines.ui
+
+bench: $(INSTALLED)  ## time of a mixed-task training step beside the plain backbone's
+	$(BIN)/python -m benchmarks.modulation
+
+clean:  ## remove the environment, caches and unfinished runs (data, models and the MLflow store stay)
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis runs *.egg-info
+	find . -name __pycache__ -type d -not -path './.dvc/*' -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

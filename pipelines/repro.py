@@ -1,0 +1,37 @@
+"""`make repro`: `dvc repro` for one caller at a time, in this environment."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LOCK = Path(".dvc/tmp/repro.lock")
+
+
+def main() -> int:
+    """Run `dvc repro` with the arguments given; refuses while another call is at work in this checkout."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            print(
+                f"make repro: another one is at work here ({lock.read().strip()}); wait for it or stop it",
+                file=sys.stderr,
+            )
+            return 1
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+        lock.flush()
+        # `python` in dvc.yaml is the one that runs this, whether or not its environment was activated.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return subprocess.call([sys.executable, "-m", "dvc", "repro", *sys.argv[1:]], env=os.environ | {"PATH": path})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""How every stage ends: exit code 0, or 1 with the reason in words instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+CANNOT_GO_ON = (
+    ValueError,
+    RuntimeError,
+    OSError,
+)  # what our own code raises, disk full and missing files included
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main` and leave the process; what cannot go on is told on standard error.
+
+    A mistake in the code (any other exception) keeps its traceback.
+    """
+    try:
+        main()
+    except CANNOT_GO_ON as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def reason(error: BaseException) -> str:
+    """The first cause in words: Ray wraps what went wrong in a worker into exceptions of its own."""
+    failures = getattr(error, "worker_failures", None)  # ray.train: by rank
+    if failures:
+        return reason(next(iter(failures.values())))
+    cause = getattr(error, "cause", None) or (error.__cause__ if type(error).__module__.startswith("ray") else None)
+    if isinstance(cause, BaseException) and cause is not error:
+        return reason(cause)
+    return f"{error}" if isinstance(error, CANNOT_GO_ON) and str(error) else f"{type(error).__name__}: {error}"

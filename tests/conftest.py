@@ -1,0 +1,103 @@
+"""What tests of several packages share. Libraries are imported where a fixture needs them: most tests need few."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small and share their cores
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """A very small ModelConfig, with changes by name."""
+    from ipt.config import ModelConfig
+
+    def make(**changes) -> ModelConfig:
+        values = {
+            "tasks": ("denoise", "derain", "deblur"),
+            "width": 8,
+            "patch": 2,
+            "blocks": (1, 1),
+            "head_width": 4,
+            "expansion": 1.5,
+            "rank": 2,
+            "layers": ("*.query_key_value", "*.project", "*.expand"),
+        }
+        return ModelConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fill_parameters():
+    """Put seeded noise into every parameter of a module, so that no part of it is idle; returns the module."""
+    import torch
+
+    def fill(module, seed: int, scale: float = 0.3):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+        return module
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray on this machine, with two CPUs, for all tests that name it."""
+    import ray
+
+    import pipelines  # noqa: F401  sets Ray's environment
+    from pipelines.cluster import quiet_data
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    quiet_data()
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Small shards of three tasks, as `synthesize` writes them: share -> rows by file and row group.
+
+    Every pair of images is unlike all others: the red of the degraded one counts all pairs of all
+    tasks, the green of the clean one too.
+    """
+    import numpy as np
+
+    from pipelines.schema import SHARD_ROW, encode_image, write_rows
+
+    folder = tmp_path_factory.mktemp("shards")
+    tasks = {"denoise": (7, 5), "derain": (9,), "deblur": (4, 3, 6)}
+    rng = np.random.default_rng(0)
+    count = 0
+    for task, files in tasks.items():
+        for split in ("train", "val"):
+            (folder / task / split).mkdir(parents=True)
+            for number, rows in enumerate(files):
+                content = []
+                for place in range(rows):
+                    degraded, clean = rng.random((2, 16, 16, 3), np.float32)
+                    degraded[..., 0] = clean[..., 1] = count / 255
+                    content.append(
+                        {
+                            "task": task, "image_id": f"{split}/{number}/{place}", "variant": 0,
+                            "degraded": encode_image(degraded), "clean": encode_image(clean),
+                            "height": 16, "width": 16, "instruction": f"do {task}",
+                            "severity": "{}", "seed": count,
+                        }
+                    )  # fmt: skip
+                    count += 1
+                path = folder / task / split / f"{number:05d}.parquet"
+                write_rows(path, content, SHARD_ROW, row_group_rows=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_table():
+    """The three tasks of `shards`, with different shares."""
+    from pipelines.params import Task
+
+    shares = {"denoise": 2, "derain": 1, "deblur": 3}
+    return {name: Task(share, [], (f"do {name}", f"{name} it")) for name, share in shares.items()}

@@ -1,0 +1,95 @@
+"""InstructIPT: any size, each sample with its own task, tasks by name, sentences to probabilities."""
+
+import pytest
+import torch
+
+from ipt.model import InstructIPT
+from ipt.modulation import merge
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 23), (3, 40), (8, 8), (2, 1)])
+@pytest.mark.parametrize("blocks", [(1, 1), (1, 1, 1)])
+def test_any_size_comes_back_as_it_was(make_config, randomized, size, blocks):
+    model = randomized(make_config(blocks=blocks))
+    image = torch.rand(2, 3, *size)
+    restored = model(image, torch.tensor([0, 2]))
+    assert restored.shape == image.shape
+    assert torch.isfinite(restored).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 23)])
+def test_starts_as_the_identity_for_every_task(make_config, size):
+    image = torch.rand(3, 3, *size)
+    assert torch.equal(InstructIPT(make_config())(image, torch.arange(3)), image)
+
+
+def test_output_is_not_clipped(make_config, randomized):
+    restored = randomized(make_config())(torch.rand(3, 3, 8, 8), torch.arange(3))
+    assert restored.min() < 0 or restored.max() > 1
+
+
+def test_padding_repeats_the_edge(make_config, randomized):
+    model = randomized(make_config())
+    image = torch.rand(1, 3, 5, 6)
+    padded = torch.cat([image, image[:, :, -1:].expand(-1, -1, 3, -1)], 2)
+    padded = torch.cat([padded, padded[..., -1:].expand(-1, -1, -1, 2)], 3)
+    index = torch.tensor([1])
+    assert torch.equal(model(image, index), model(padded, index)[..., :5, :6])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 0), (0, 0, 1, 1, 2, 2), (2, 0, 1)])
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_each_sample_is_restored_with_the_weights_of_its_task(make_config, randomized, order, strength):
+    model = randomized(make_config())
+    images = torch.rand(len(order), 3, 9, 7)
+    together = model(images, torch.tensor(order), strength)
+    for number, task in enumerate(order):
+        alone = model(images[number : number + 1], torch.tensor([task]), strength)
+        torch.testing.assert_close(together[number], alone[0], atol=1e-5, rtol=1e-4)
+        merged = merge(model.backbone, task, strength)
+        size = model.config.size_multiple
+        padded = torch.nn.functional.pad(images[number : number + 1], (0, -7 % size, 0, -9 % size), "replicate")
+        torch.testing.assert_close(together[number], merged(padded)[0, :, :9, :7], atol=1e-5, rtol=1e-4)
+
+
+def test_without_an_index_the_backbone_restores_alone(make_config, randomized):
+    model = randomized(make_config())
+    image = torch.rand(2, 3, 8, 8)
+    alone = model(image, None)
+    torch.testing.assert_close(alone, model(image, torch.tensor([0, 1]), 0.0), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(alone, model(image, torch.tensor([0, 1])), atol=1e-3)
+
+
+def test_no_state_is_left_by_a_call(make_config, randomized):
+    model = randomized(make_config())
+    image = torch.rand(3, 3, 8, 8)
+    first = model(image, torch.arange(3))
+    model(image, torch.tensor([2, 2, 2]), 0.3)
+    model(image, None)
+    assert torch.equal(model(image, torch.arange(3)), first)
+
+
+def test_task_index_is_the_place_in_the_config(make_config):
+    model = InstructIPT(make_config(tasks=("c", "a", "b")))
+    assert [model.task_index(task) for task in ("a", "b", "c")] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("derian", "task: unknown task 'derian'; did you mean 'derain'?"),
+        ("xyz", "task: unknown task 'xyz'; this model knows denoise, derain, deblur"),
+    ],
+)
+def test_an_unknown_task_gets_a_hint(make_config, task, message):
+    with pytest.raises(ValueError, match=f"^{message.replace('?', '[?]')}$"):
+        InstructIPT(make_config()).task_index(task)
+
+
+def test_understanding_gives_a_probability_for_each_task_by_name(make_config, randomized):
+    model = randomized(make_config())
+    probabilities = model.understand("take away the rain")
+    assert tuple(probabilities) == model.config.tasks
+    assert sum(probabilities.values()) == pytest.approx(1)
+    expected = model.instruction(["take away the rain"])[0].softmax(-1)
+    assert list(probabilities.values()) == pytest.approx(expected.tolist())

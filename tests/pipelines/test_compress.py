@@ -1,0 +1,76 @@
+"""The compress stage: a smaller checkpoint that loads, and a report whose sums are true."""
+
+import json
+
+import pytest
+
+from ipt.checkpoint import load_model, save_model
+from ipt.compress import compress_biases
+from ipt.model import InstructIPT
+from ipt.modulation import modulated_layers
+from pipelines.compress import compress
+
+
+@pytest.fixture
+def trained(make_config, fill_parameters, tmp_path):
+    model = fill_parameters(InstructIPT(make_config(rank=4)), 0)
+    save_model(model, tmp_path / "trained")
+    return model
+
+
+def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
+    report = compress(tmp_path / "trained", 2, tmp_path / "out")
+    loaded, expected = load_model(tmp_path / "out"), compress_biases(trained.eval(), 2)[0]
+    assert loaded.config == expected.config
+    weights = expected.state_dict()
+    assert all((value == weights[name]).all() for name, value in loaded.state_dict().items())
+    assert report["rank"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained"]
+
+
+def test_the_report_adds_up(trained, tmp_path):
+    report = compress(tmp_path / "trained", 2, tmp_path / "out")
+    small = load_model(tmp_path / "out")
+    factors = [p.numel() for name, p in small.named_parameters() if "task_" in name]
+    assert report["bias_parameters"] == sum(factors)
+    assert report["backbone_parameters"] == sum(p.numel() for p in small.backbone.parameters()) - sum(factors)
+    assert report["bias_bytes"] == sum(layer["bytes"] for layer in report["layers"]) == 4 * sum(factors)
+    assert report["bias_bytes_before"] == sum(layer["bytes_before"] for layer in report["layers"])
+    assert report["file_bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert {layer["layer"] for layer in report["layers"]} == set(modulated_layers(small.backbone))
+    assert json.loads(json.dumps(report))["energy_kept"] == report["energy_kept"]
+
+
+def test_the_energy_kept_of_a_task_is_over_all_layers(trained, tmp_path):
+    report = compress(tmp_path / "trained", 1, tmp_path / "out")
+    small = modulated_layers(load_model(tmp_path / "out").backbone)
+    for number, task in enumerate(trained.config.tasks):
+        lost = total = 0.0
+        for name, layer in modulated_layers(trained.backbone).items():
+            before = layer.task_up[number] @ layer.task_down[number]
+            after = small[name].task_up[number] @ small[name].task_down[number]
+            lost += (before - after).square().sum().item()
+            total += before.square().sum().item()
+        assert report["energy_kept"][task] == pytest.approx(1 - lost / total, abs=1e-3)
+
+
+@pytest.mark.parametrize("rank", [4, 99])
+def test_a_rank_above_the_models_keeps_the_models(trained, tmp_path, rank):
+    report = compress(tmp_path / "trained", rank, tmp_path / "out")
+    assert report["rank"] == 4
+    assert report["bias_bytes"] == report["bias_bytes_before"]
+    assert set(report["energy_kept"].values()) == {1.0}
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_bad_rank_is_refused_and_the_old_checkpoint_stays(trained, tmp_path, rank):
+    compress(tmp_path / "trained", 2, tmp_path / "out")
+    with pytest.raises(ValueError, match=f"expected a rank from 1 to the model's 4, got {rank}"):
+        compress(tmp_path / "trained", rank, tmp_path / "out")
+    assert load_model(tmp_path / "out").config.rank == 2
+
+
+def test_biases_that_are_zero_keep_all_energy(make_config, tmp_path):
+    save_model(InstructIPT(make_config()), tmp_path / "trained")
+    report = compress(tmp_path / "trained", 1, tmp_path / "out")
+    assert set(report["energy_kept"].values()) == {1.0}

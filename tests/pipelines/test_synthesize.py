@@ -1,0 +1,156 @@
+"""Synthesis: a row is a pure function, a shard a function of its rows, and workers change nothing."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from degradations.recipe import degrade, rng_for
+from pipelines import synthesize as stage
+from pipelines.params import ParamsError, Synthesize, Task, load_params
+from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
+from pipelines.synthesize import read_tiles, shard_row, synthesize, write_shard
+
+TASK = Task(1, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
+SETTINGS = Synthesize(variants=2, tiles_per_shard=4, row_group_rows=3)
+
+
+def make_tiles(count: int) -> list[dict]:
+    images = np.random.default_rng(count).random((count, 16, 16, 3), np.float32)
+    return [
+        {
+            "image_id": f"tile/{number}",
+            "source": "s",
+            "clean": encode_image(image),
+            "height": 16,
+            "width": 16,
+        }
+        for number, image in enumerate(images)
+    ]
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """10 training and 3 held-out tiles, as `prepare` writes them."""
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    write_rows(folder / "train.parquet", make_tiles(10), CLEAN_ROW, 4)
+    write_rows(folder / "val.parquet", make_tiles(3), CLEAN_ROW, 4)
+    return folder
+
+
+def hashes(folder) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_row_holds_what_its_columns_say():
+    (tile,) = make_tiles(1)
+    row = shard_row("denoise", TASK, tile, 1, 5)
+    assert set(row) == set(SHARD_ROW.names)
+    expected, severity = degrade(decode_image(tile["clean"]), TASK.recipe, rng_for(5, "denoise", "tile/0", 1))
+    assert row["degraded"] == encode_image(expected)
+    assert row["clean"] == tile["clean"]
+    assert json.loads(row["severity"]) == severity
+    assert row["instruction"] in TASK.instructions
+    assert (row["task"], row["image_id"], row["variant"]) == ("denoise", "tile/0", 1)
+    assert (row["height"], row["width"]) == (16, 16)
+    assert 0 <= row["seed"] < 2**63
+
+
+def test_a_row_is_the_same_alone_or_last_and_differs_by_each_argument():
+    tiles = make_tiles(5)
+    last = [shard_row("denoise", TASK, tile, variant, 0) for tile in tiles for variant in range(2)][-1]
+    assert shard_row("denoise", TASK, tiles[-1], 1, 0) == last
+    others = [
+        shard_row("denoise", TASK, tiles[-1], 0, 0),
+        shard_row("denoise", TASK, tiles[-1], 1, 1),
+        shard_row("denoise_too", TASK, tiles[-1], 1, 0),
+        shard_row("denoise", TASK, tiles[-1] | {"image_id": "else"}, 1, 0),
+    ]
+    assert len({row["degraded"] for row in [last, *others]}) == 5
+    assert len({row["seed"] for row in [last, *others]}) == 5
+
+
+def test_all_sentences_of_a_task_are_said():
+    (tile,) = make_tiles(1)
+    said = {shard_row("denoise", TASK, tile, variant, 0)["instruction"] for variant in range(40)}
+    assert said == set(TASK.instructions)
+
+
+def job(clean, shard, start=4) -> dict:
+    return {
+        "clean": str(clean / "train.parquet"),
+        "split": "train",
+        "start": start,
+        "shard": str(shard),
+    }
+
+
+def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(clean, tmp_path):
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for path in paths:
+        done = write_shard(job(clean, path), name="denoise", task=TASK, settings=SETTINGS, seed=0)
+        assert done == {"split": "train", "rows": 8}
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    rows = pq.read_table(paths[0]).to_pylist()
+    expected = [shard_row("denoise", TASK, tile, v, 0) for tile in make_tiles(10)[4:8] for v in range(2)]
+    key = lambda row: (row["image_id"], row["variant"])  # noqa: E731
+    assert sorted(rows, key=key) == sorted(expected, key=key)
+    assert rows != expected  # shuffled
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 10), (0, 4), (3, 2), (2, 7), (8, 5), (10, 3)])
+def test_tiles_are_read_by_number_across_row_groups(clean, start, count):
+    assert read_tiles(clean / "train.parquet", start, count) == make_tiles(10)[start : start + count]
+
+
+def test_workers_change_nothing(clean, tmp_path, local_ray, monkeypatch):
+    """Real Ray: all jobs in one block on one worker, then a block per job on two."""
+    rows = synthesize("denoise", TASK, SETTINGS, 0, clean, tmp_path / "two")
+    assert rows == {"train": 20, "val": 6}
+    from_items = local_ray.data.from_items
+    monkeypatch.setattr(local_ray.data, "from_items", lambda jobs, **_: from_items(jobs, override_num_blocks=1))
+    assert synthesize("denoise", TASK, SETTINGS, 0, clean, tmp_path / "one") == rows
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    assert list(hashes(tmp_path / "one")) == [
+        "train/00000.parquet", "train/00001.parquet", "train/00002.parquet", "val/00000.parquet",
+    ]  # fmt: skip
+    assert sum(pq.read_metadata(path).num_rows for path in (tmp_path / "one" / "train").iterdir()) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "one", "two"]
+
+
+def test_missing_clean_tiles_are_told_and_old_shards_stay(clean, tmp_path):
+    target = tmp_path / "shards" / "denoise"
+    target.mkdir(parents=True)
+    (target / "old").touch()
+    (clean / "val.parquet").unlink()
+    message = r"val\.parquet: expected clean tiles; make them with `dvc repro prepare`"
+    with pytest.raises(FileNotFoundError, match=message):
+        synthesize("denoise", TASK, SETTINGS, 0, clean, target)
+    assert [path.name for path in target.parent.iterdir()] == ["denoise"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_an_unknown_task_is_told_before_anything_starts(monkeypatch):
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    monkeypatch.setattr(stage, "load_params", lambda: params)
+    monkeypatch.setattr(stage, "connected", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(sys, "argv", ["synthesize", "--task", "derian"])
+    message = f"^--task derian: no such task in params.yaml; it has {', '.join(params.tasks)}$"
+    with pytest.raises(ParamsError, match=message):
+        stage.main()
+
+
+def test_the_task_must_be_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["synthesize"])
+    with pytest.raises(SystemExit):
+        stage.main()
+    assert "--task" in capsys.readouterr().err

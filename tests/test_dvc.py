@@ -1,0 +1,133 @@
+"""dvc.yaml: all code that a stage uses is among its deps, all params exist and are somebody's."""
+
+import ast
+import shlex
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("degradations", "ipt", "pipelines")
+
+
+def read_yaml(name: str) -> dict:
+    return YAML(typ="safe", pure=True).load((ROOT / name).read_text())
+
+
+STAGES = read_yaml("dvc.yaml")["stages"]
+PARAMS = read_yaml("params.yaml")
+
+
+def body(stage: str) -> dict:
+    """What a stage says of itself, also where it repeats over something."""
+    return STAGES[stage].get("do", STAGES[stage])
+
+
+def entry(stage: str) -> str:
+    """The module that a stage runs."""
+    words = shlex.split(body(stage)["cmd"])
+    assert words[:2] == ["python", "-m"]
+    return words[2]
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of ours, None for any other name."""
+    path = ROOT.joinpath(*module.split("."))
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    if path.with_suffix(".py").is_file():
+        return path.with_suffix(".py")
+    return path / "__init__.py" if (path / "__init__.py").is_file() else None
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, their packages among them; those for type checkers too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = path.relative_to(ROOT).parent.parts
+            base = [*parts[: len(parts) + 1 - node.level]] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    parents = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, 4)}
+    return {name for name in parents if file_of(name)}
+
+
+def code_of(module: str) -> set[str]:
+    """All files of ours that running a module loads, as paths in the repository."""
+    todo, seen = [module, module.split(".")[0]], set()
+    while todo:
+        path = file_of(todo.pop())
+        if path not in seen:
+            seen.add(path)
+            todo += imports(path)
+    return {path.relative_to(ROOT).as_posix() for path in seen}
+
+
+def as_deps(files: set[str]) -> list[str]:
+    """Files as dvc.yaml names them: `degradations` whole, the rest one by one; an __init__ too."""
+    return sorted({"degradations" if name.startswith("degradations/") else name for name in files})
+
+
+def test_imports_are_followed():
+    """The reader of imports itself."""
+    code = code_of("pipelines.compress")
+    assert {"pipelines/compress.py", "pipelines/params.py", "pipelines/__init__.py"} <= code
+    assert {"ipt/compress.py", "ipt/modulation.py", "ipt/__init__.py", "ipt/restore.py"} <= code
+    assert {"degradations/recipe.py", "degradations/__init__.py", "degradations/rain.py"} <= code
+    assert "pipelines/train.py" not in code
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_all_code_of_a_stage_is_among_its_deps(stage):
+    files = code_of(entry(stage))
+    assert len(files) > 5
+    if stage == "register":
+        files |= code_of("pipelines.pyfunc")  # registered as a file, with what it imports
+    deps = body(stage)["deps"]
+    missing = {name for name in files if not any(name == dep or name.startswith(f"{dep.rstrip('/')}/") for dep in deps)}
+    assert not missing, f"{stage}: add to its deps in dvc.yaml:\n" + "\n".join(as_deps(missing))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_exist_and_are_used(stage):
+    code = [dep for dep in body(stage)["deps"] if dep.split("/")[0] in PACKAGES]
+    used = code_of(entry(stage)) | (code_of("pipelines.pyfunc") if stage == "register" else set())
+    for dep in code:
+        assert (ROOT / dep).exists()
+        assert any(name == dep or name.startswith(f"{dep}/") for name in used), f"{stage} does not use {dep}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_of_a_stage_exist(stage):
+    names = body(stage)["params"]
+    assert names
+    over = STAGES[stage].get("foreach")
+    keys = list(PARAMS["tasks"]) if over == "${tasks}" else [""]
+    assert over in (None, "${tasks}")
+    for key in keys:
+        for name in names:
+            block = PARAMS
+            for part in name.replace("${key}", key).split("."):
+                assert part in block, f"{stage}: params.yaml has no {name}"
+                block = block[part]
+
+
+def test_every_block_of_params_is_some_stages():
+    read = {name.split(".")[0] for stage in STAGES for name in body(stage)["params"]}
+    assert read == set(PARAMS)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_file_and_block_share_a_name(stage):
+    assert entry(stage) == f"pipelines.{stage}"
+    assert (ROOT / "pipelines" / f"{stage}.py").is_file()
+    assert stage in PARAMS
+    assert stage in body(stage)["params"]
+
+
+def test_the_flow_is_the_designs():
+    assert list(STAGES) == ["prepare", "synthesize", "train", "compress", "evaluate", "register"]
