@@ -7,9 +7,17 @@ function's parameters from ranges. BGR and uint8 do not exist here.
 """
 
 import os
+import sys
 
 # albumentations asks pypi.org for its newest version at import unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+# It also imports torch where that is installed, for one class that nobody here uses: two seconds in every worker.
+_without_torch = sys.modules.setdefault("albumentations.pytorch", None) is None
+import albumentations  # noqa: F401
+
+if _without_torch:
+    del sys.modules["albumentations.pytorch"]  # whoever wants it can still import it
 
 from .blur import CameraShake, Defocus, ObjectMotion
 from .haze import Haze

@@ -26,6 +26,10 @@ class ModelConfig:
         for name in ("width", "patch", "head_width", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if not self.layers:
+            raise ValueError("layers: expected at least one name pattern of layers to modulate, got none")
+        if self.expansion <= 0:
+            raise ValueError(f"expansion: expected a number above 0, got {self.expansion}")
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"blocks: expected 1 or more at each level, got {self.blocks}")
         if self.width % self.head_width:
@@ -54,8 +58,8 @@ class ModelConfig:
 # Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 32, "patch": 2, "blocks": (1, 2, 3), "head_width": 32, "expansion": 1.5},
-    "small": {"width": 48, "patch": 1, "blocks": (2, 2, 4, 4), "head_width": 48, "expansion": 2.0},
-    "base": {"width": 48, "patch": 1, "blocks": (4, 6, 6, 8), "head_width": 48, "expansion": 2.5},
+    "small": {"width": 32, "patch": 1, "blocks": (2, 2, 4, 4), "head_width": 32, "expansion": 2.0},
+    "base": {"width": 48, "patch": 1, "blocks": (4, 6, 6, 7), "head_width": 48, "expansion": 2.5},
 }
 
 

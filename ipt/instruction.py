@@ -17,7 +17,7 @@ BUCKETS = 4096  # hash buckets; a few thousand pieces rarely collide and the wei
 
 
 class InstructionModel(nn.Module):
-    """Scores tasks for a sentence; pieces of words never seen in training score nothing."""
+    """Scores tasks for a sentence against the score 0 of being unsure; pieces of words never seen score nothing."""
 
     def __init__(self, tasks: int) -> None:
         super().__init__()
@@ -25,8 +25,13 @@ class InstructionModel(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
-        """N sentences to logits (N, tasks)."""
-        return self.score(torch.stack([features(sentence) for sentence in sentences]).to(self.score.weight.device))
+        """N sentences to probabilities (N, tasks); what is missing to 1 is the probability of neither."""
+        inputs = torch.stack([features(sentence) for sentence in sentences])
+        return self.logits(inputs.to(self.score.weight.device)).softmax(-1)[:, :-1]
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Features (N, BUCKETS) to logits (N, tasks + 1), the last for being unsure."""
+        return F.pad(self.score(inputs), (0, 1))
 
 
 def features(sentence: str) -> Tensor:
@@ -50,7 +55,7 @@ def train_instructions(model: InstructionModel, sentences: Sequence[Sequence[str
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=1e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(model.score(inputs), targets).backward()
+        F.cross_entropy(model.logits(inputs), targets).backward()
         optimizer.step()
     with torch.no_grad():
-        return (model.score(inputs).argmax(1) == targets).float().mean().item()
+        return (model.logits(inputs).argmax(1) == targets).float().mean().item()

@@ -48,6 +48,6 @@ class InstructIPT(nn.Module):
 
     @torch.no_grad()
     def understand(self, instruction: str) -> dict[str, float]:
-        """The probability of each task given a sentence."""
-        probabilities = self.instruction([instruction])[0].softmax(-1)
+        """The probability of each task given a sentence; they sum to less than 1, the rest is doubt."""
+        probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))

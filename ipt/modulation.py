@@ -30,6 +30,11 @@ class TaskSelection:
         self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
         self.strength = 1.0
 
+    def check(self, batch: int) -> None:
+        """Raise ValueError where the index is not one task for each sample."""
+        if len(self.index) != batch:
+            raise ValueError(f"task index: expected one for each of {batch} samples, got {len(self.index)}")
+
 
 class ModulatedLayer(nn.Module):
     """What the two modulated layer kinds share: a weight, an optional plain bias and the stacked task factors."""
@@ -67,6 +72,7 @@ class ModulatedLinear(ModulatedLayer):
         selection = self.selection
         if selection.index is None:
             return F.linear(x, self.weight, self.bias)
+        selection.check(len(x))
         weights = self.task_weights()
         if not selection.equal_runs:
             weights = weights[selection.index]
@@ -95,6 +101,7 @@ class ModulatedConv2d(ModulatedLayer):
         if self.selection.index is None:
             return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
         batch = len(x)
+        self.selection.check(batch)
         weights = self.task_weights()[self.selection.index]  # (B, out, in/groups * k * k)
         weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
         # One grouped convolution: the samples become groups of channels of a single image.
@@ -106,22 +113,31 @@ class ModulatedConv2d(ModulatedLayer):
 def modulate(model: nn.Module, tasks: int, rank: int, layers: Sequence[str] = ("*",)) -> nn.Module:
     """Give the layers of `model` whose names match one of the patterns a task bias each, in place.
 
-    `layers` are shell patterns on module names ("encoder.*"). Returns `model`; its output is unchanged until the
-    task factors are trained. Raises ValueError for a rank below 1, a pattern that matches no Linear or Conv2d, or
-    a model that is modulated already.
+    `layers` are shell patterns on module names ("encoder.*"). Only layers that are exactly Linear or Conv2d count: a
+    subclass may be used by its owner in other ways than by calling it. Returns `model`; its output is unchanged until
+    the task factors are trained. Raises ValueError, with `model` untouched, for a rank below 1, a pattern that matches
+    no layer, a layer with another padding than numbers of zeros, or a model that is modulated already.
     """
     if rank < 1 or tasks < 1:
         raise ValueError(f"modulate: expected rank and number of tasks of 1 or more, got rank {rank}, {tasks} tasks")
     if modulated_layers(model):
         raise ValueError("modulate: the model has task biases already")
-    candidates = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    candidates = {
+        name: layer
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if name and type(layer) in (nn.Linear, nn.Conv2d)
+    }
     selection = TaskSelection()
-    for name in _matching(candidates, layers):
+    modulated: dict[nn.Module, ModulatedLayer] = {}  # a layer that stands in two places stays one layer
+    names = _matching(candidates, layers)
+    for name in names:
         layer = candidates[name]
-        kind = ModulatedLinear if isinstance(layer, nn.Linear) else ModulatedConv2d
+        if layer not in modulated:
+            kind = ModulatedLinear if isinstance(layer, nn.Linear) else ModulatedConv2d
+            modulated[layer] = kind(layer, tasks, min(rank, *layer.weight.flatten(1).shape), selection)
+    for name in names:
         parent, _, attribute = name.rpartition(".")
-        limit = min(layer.weight.flatten(1).shape)
-        setattr(model.get_submodule(parent), attribute, kind(layer, tasks, min(rank, limit), selection))
+        setattr(model.get_submodule(parent), attribute, modulated[candidates[name]])
     return model
 
 
@@ -160,7 +176,14 @@ def selected(model: nn.Module, index: Tensor | None, strength: float = 1.0) -> I
 
 
 def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength: float = 1.0) -> None:
-    """Set the tasks of the next batch: `index` (B,) of integers in [0, tasks)."""
+    """Set the tasks of the next batch: `index` (B,) of integers in [0, tasks); a ValueError names others."""
+    if (
+        index is not None
+        and index.device.type == "cpu"
+        and len(index)
+        and not 0 <= int(index.min()) <= int(index.max()) < tasks
+    ):
+        raise ValueError(f"task index: expected integers from 0 to {tasks - 1}, got {index.tolist()}")
     selection.index, selection.equal_runs, selection.strength = index, 0, strength
     if index is not None and len(index) % tasks == 0:
         runs = len(index) // tasks

@@ -55,7 +55,7 @@ def choose_task(model: InstructIPT, task: str | None, instruction: str | None) -
         return task
     probabilities = model.understand(instruction)
     likely = max(probabilities, key=probabilities.get)
-    if probabilities[likely] < SURE:
+    if probabilities[likely] <= SURE:
         raise ValueError(
             f"instruction: not sure what {instruction!r} asks for (most likely {likely}, "
             f"{probabilities[likely]:.0%}); say it otherwise or name one of {', '.join(probabilities)}"

@@ -52,8 +52,8 @@ class StepReport:
     """What one step was like: losses, and where the time went, in seconds."""
 
     step: int  # steps done, this one included
-    loss: float
-    task_loss: tuple[float, ...]  # mean loss of each task's samples
+    loss: float  # mean over samples
+    task_loss: tuple[float, ...]  # mean loss of the samples of each task of the batch
     gradient_norm: float  # before clipping
     learning_rate: float
     samples: int
@@ -83,7 +83,7 @@ class TrainingState:
         )
 
     def save(self, folder: Path) -> None:
-        """Write weights, averaged weights, optimizer, random state and step into `folder`."""
+        """Write weights, averaged weights, optimizer, CPU random state and step into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.model, folder / "model.safetensors")
         save_weights(self.ema.module, folder / "ema.safetensors")
@@ -153,7 +153,10 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=settings.bf16):
         restored = network(batch.degraded, batch.index)
     losses = restoration_loss(restored.float(), batch.clean, settings.frequency_weight)  # (B,)
-    loss = losses.mean()
+    tasks = [losses[batch.index == task].mean() for task in batch.index.unique()]
+    # The logarithm makes a task's pull its relative error, as PSNR does: else the task with the largest loss (haze)
+    # decides alone where the backbone goes.
+    loss = torch.stack(tasks).log().mean()
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
@@ -164,10 +167,9 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
         )
     state.optimizer.step()
     state.ema.update_parameters(state.model)
-    by_task = [losses[batch.index == task].mean().item() for task in batch.index.unique()]
     return {
-        "loss": loss.item(),
-        "task_loss": tuple(by_task),
+        "loss": losses.mean().item(),
+        "task_loss": tuple(task.item() for task in tasks),
         "gradient_norm": norm.item(),
         "learning_rate": settings.learning_rate * factor,
     }
@@ -190,7 +192,7 @@ def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
     """Share of the peak learning rate at `step`: linear warm-up, then a cosine to 1 % at the last step."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    done = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 

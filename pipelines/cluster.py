@@ -12,29 +12,37 @@ import ray.data
 
 from pipelines import params
 
-READERS = 2  # logical CPUs beside the trainers', so that reading never waits for training to end
+READERS = 1  # logical CPUs beside the trainers', so that reading never waits for training to end
 
 
 @contextmanager
-def connected(training: params.Ray | None = None) -> Iterator[None]:
-    """Inside the block Ray is connected, quietly; a cluster started here has room for `training` and its readers."""
+def connected() -> Iterator[str]:
+    """Inside the block Ray is connected, quietly; yields the cluster's address."""
     if ray.is_initialized():  # a caller's session (tests share one)
-        yield
+        yield ray.get_runtime_context().gcs_address
         return
+    address = _start_or_join()
+    try:
+        yield address
+    finally:
+        ray.shutdown()
+
+
+def _start_or_join() -> str:
+    """Connect to the cluster in RAY_ADDRESS or start one here, on as many CPUs as this machine and the params need.
+
+    Returns the address.
+    """
     # What workers print and Ray narrates stays in Ray's own log files; errors reach the driver as exceptions.
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
+        context = ray.init(**quiet)
     else:
-        cpus = None
-        if training:
-            cpus = max(training.workers, 1) * cpus_per_worker(training) + READERS
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        training = params.load_params().ray
+        cpus = max(len(os.sched_getaffinity(0)), max(training.workers, 1) * cpus_per_worker(training))
+        context = ray.init(num_cpus=cpus + READERS, include_dashboard=False, **quiet)
     quiet_data()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return context.address_info["address"]
 
 
 def quiet_data() -> None:

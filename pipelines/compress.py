@@ -20,7 +20,10 @@ TRAINED, COMPRESSED, METRICS = (
 
 
 def compress(trained: Path, rank: int, target: Path) -> dict:
-    """Write the compressed checkpoint folder `target` and return the report; raises as `compress_biases`."""
+    """Write the compressed checkpoint folder `target` and return the report.
+
+    A rank above the model's leaves the biases as they are.
+    """
     model = load_model(trained)
     compressed, layers = compress_biases(model, min(rank, model.config.rank))
     with replace_folder(target) as folder:

@@ -5,13 +5,13 @@ RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from degradations.recipe import rng_for
 from ipt.checkpoint import load_model
 from ipt.images import read_image
 from ipt.metrics import psnr, ssim, to_levels
@@ -75,7 +75,9 @@ def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarra
     for path in files:
         clean = read_image(path)
         if benchmark.sigma is not None:
-            noise = rng_for(seed, benchmark.name, path.name, 0).normal(0, benchmark.sigma / 255, clean.shape)
+            noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
+                0, benchmark.sigma / 255, clean.shape
+            )
             yield np.rint(np.clip(clean + noise, 0, 1) * 255).astype(np.float32) / 255, clean
             continue
         degraded = read_image(folder / "degraded" / path.name)

@@ -19,34 +19,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 
-from degradations.geometry import PairCrop
 from ipt.training import Batch
+from pipelines.crops import PairCrop
 from pipelines.params import Task
-from pipelines.schema import SHARD_ROW, decode_levels, parquet_files
+from pipelines.schema import decode_levels
+from pipelines.shards import RowGroup, ShardError, damaged, read_rows, row_groups_of
 
 SEGMENT = 32  # groups made by one read: a row group of each task where shares are 1 and row groups have 32 rows
 MAX_BLOCKS = 1000  # read tasks that Ray plans at once
 
 
-class ShardError(ValueError):
-    """A shard that cannot be read; the message names the file and how to remake it."""
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group of a shard file."""
-
-    path: str
-    number: int
-    rows: int
-
-
 class TaskStream:
-    """The endless shuffled stream of one task's samples: pass after pass over its row groups, each pass in its own order."""
+    """The endless shuffled stream of one task's samples: pass after pass, each in an order of its own."""
 
     def __init__(self, row_groups: Sequence[RowGroup], seed: int) -> None:
         self.row_groups = row_groups
@@ -66,7 +53,7 @@ class TaskStream:
             samples += [(group, int(row)) for row in rows[skip : skip + count - len(samples)]]
         return samples
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  one stream lives as long as its process
+    @functools.lru_cache(maxsize=2)  # noqa: B019  the stream dies with its read task
     def _pass(self, number: int) -> tuple[np.ndarray, list[int]]:
         order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
         return order, np.cumsum([self.row_groups[i].rows for i in order]).tolist()
@@ -92,27 +79,15 @@ class Mix:
 
 def open_mix(shards: Path, tasks: dict[str, Task], split: str, seed: int) -> Mix:
     """Read the footers of the shards of the listed tasks (and of no others that lie on disk)."""
+    row_groups = [tuple(row_groups_of(shards / name / split)) for name in tasks]
+    for name, groups in zip(tasks, row_groups, strict=True):
+        if not sum(group.rows for group in groups):
+            raise ShardError(f"{shards / name / split}: expected samples, got shards without rows; remake them")
     return Mix(
         shares=tuple(task.share for task in tasks.values()),
-        row_groups=tuple(tuple(_row_groups(shards / name / split, name)) for name in tasks),
+        row_groups=tuple(row_groups),
         seed=seed,
     )
-
-
-def _row_groups(folder: Path, task: str) -> Iterator[RowGroup]:
-    for path in parquet_files(folder):
-        try:
-            footer = pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, task, error) from error
-        if not footer.schema.to_arrow_schema().equals(SHARD_ROW):
-            raise _damaged(path, task, f"columns {footer.schema.names}, expected {SHARD_ROW.names}")
-        for number in range(footer.num_row_groups):
-            yield RowGroup(str(path.resolve()), number, footer.row_group(number).num_rows)
-
-
-def _damaged(path: Path | str, task: str, reason: object) -> ShardError:
-    return ShardError(f"{path}: damaged shard ({reason}); remake it with `dvc repro -f -s synthesize@{task}`")
 
 
 def group_dataset(mix: Mix, first: int, last: int, chunk: int) -> ray.data.Dataset:
@@ -139,7 +114,7 @@ class _ReadGroups:
         start, stop = int(segment["start"].iloc[0]), int(segment["stop"].iloc[0])
         by_task = []
         for share, stream in zip(self.mix.shares, self.mix.streams(), strict=True):
-            rows = _read(stream.take(start * share, (stop - start) * share))
+            rows = read_rows(stream.take(start * share, (stop - start) * share))
             by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
         groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
         column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
@@ -152,22 +127,6 @@ class _ReadGroups:
                 "origin": pa.array(column["origin"], pa.list_(pa.string())),
             }
         )
-
-
-def _read(samples: list[tuple[RowGroup, int]]) -> list[dict]:
-    """The rows of the samples, in order; each row group is read once."""
-    tables = {}
-    for group in {group for group, _ in samples}:
-        try:
-            file = pq.ParquetFile(group.path)
-            tables[group] = file.read_row_group(group.number, columns=["degraded", "clean"])
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(group.path, Path(group.path).parts[-3], error) from error
-    rows = []
-    for group, row in samples:
-        values = {name: tables[group][name][row].as_py() for name in ("degraded", "clean")}
-        rows.append(values | {"origin": f"{group.path} row group {group.number} row {row}"})
-    return rows
 
 
 def training_batches(
@@ -191,7 +150,7 @@ def training_batches(
         try:
             pair = decode_levels(degraded), decode_levels(clean)
         except ValueError as error:
-            raise _damaged(origin, Path(origin.split(" row group ")[0]).parts[-3], error) from error
+            raise damaged(origin, error) from error
         return np.stack(local.pair_crop(*pair, sample_seed))  # (2, crop, crop, 3) uint8
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

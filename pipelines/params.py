@@ -13,9 +13,35 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from degradations.recipe import check_recipe
-
 PARAMS_FILE = Path("params.yaml")
+
+# Rules that a type cannot state, by block.
+ABOVE_ZERO = {
+    "prepare": "tile stride row_group_rows",
+    "synthesize": "variants tiles_per_shard row_group_rows",
+    "ingest": "crop decode_threads prefetch_steps",
+    "modulation": "rank",
+    "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
+    "validate_tiles checkpoint_every",
+    "compress": "rank",
+    "evaluate": "tiles",
+}
+BETWEEN = {
+    "prepare": {
+        "val_share": (0, 1),
+        "max_flat_share": (0, 1),
+        "max_bad_share": (0, 1),
+        "flat_std": (0, 255),
+        "duplicate_bits": (0, 64),
+    },
+    "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1), "frequency_weight": (0, 100)},
+    "ray": {
+        "workers": (0, 10**6),
+        "cpus_per_worker": (1, 10**6),
+        "gpus_per_worker": (0, 10**3),
+        "max_failures": (0, 10**6),
+    },
+}
 
 
 class ParamsError(ValueError):
@@ -27,7 +53,7 @@ class Task:
     """One entry of the task table."""
 
     share: int  # samples of this task in every group of a training batch
-    recipe: list  # steps for degradations.recipe.degrade
+    recipe: list  # steps for degradations.recipe.degrade; checked by the stage that uses it
     instructions: tuple[str, ...]  # what people say when they want this task
 
 
@@ -201,7 +227,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         tree = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file in {Path.cwd()}; run from the top of the repository") from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {error}") from None
     params = _build(Params, tree, str(path))
     _check(params, str(path))
@@ -218,10 +244,6 @@ def _check(params: Params, where: str) -> None:
         _positive(f"{where}.tasks.{name}", task, "share")
         if not task.instructions:
             raise ParamsError(f"{where}.tasks.{name}.instructions: expected at least one sentence, got none")
-        try:
-            check_recipe(task.recipe, f"{where}.tasks.{name}.recipe")
-        except ValueError as error:
-            raise ParamsError(str(error)) from None
     for number, source in enumerate(params.prepare.sources):
         named = [field.name for field in dataclasses.fields(source) if getattr(source, field.name) is not None]
         if len(named) != 1:
@@ -234,26 +256,15 @@ def _check(params: Params, where: str) -> None:
             raise ParamsError(
                 f"{where}.evaluate.benchmarks[{number}].task: " + _unknown("task", benchmark.task, params.tasks)
             )
-    _positive(f"{where}.prepare", params.prepare, "tile", "stride", "row_group_rows")
-    _positive(f"{where}.synthesize", params.synthesize, "variants", "tiles_per_shard", "row_group_rows")
-    _positive(f"{where}.ingest", params.ingest, "crop", "decode_threads", "prefetch_steps")
-    _positive(f"{where}.modulation", params.modulation, "rank")
-    _positive(
-        f"{where}.train",
-        params.train,
-        "steps",
-        "groups_per_step",
-        "learning_rate",
-        "clip_norm",
-        "log_every",
-        "validate_every",
-        "validate_tiles",
-        "checkpoint_every",
-    )
-    _positive(f"{where}.compress", params.compress, "rank")
-    _positive(f"{where}.evaluate", params.evaluate, "tiles")
-    if params.ray.workers < 0 or params.ray.max_failures < 0:
-        raise ParamsError(f"{where}.ray: expected workers and max_failures of 0 or more, got {params.ray}")
+    for block, names in ABOVE_ZERO.items():
+        _positive(f"{where}.{block}", getattr(params, block), *names.split())
+    for block, bounds in BETWEEN.items():
+        for name, (low, high) in bounds.items():
+            value = getattr(getattr(params, block), name)
+            if value != "auto" and not low <= value <= high:  # false for not-a-number too
+                raise ParamsError(f"{where}.{block}.{name}: expected {low} to {high}, got {value}")
+    if not params.modulation.layers:
+        raise ParamsError(f"{where}.modulation.layers: expected at least one name pattern, got none")
     if params.ingest.crop > params.prepare.tile:
         raise ParamsError(
             f"{where}.ingest.crop: expected at most prepare.tile = {params.prepare.tile}, got {params.ingest.crop}"
@@ -262,7 +273,7 @@ def _check(params: Params, where: str) -> None:
 
 def _positive(where: str, block: Any, *names: str) -> None:
     for name in names:
-        if getattr(block, name) <= 0:
+        if not getattr(block, name) > 0:  # true for not-a-number too
             raise ParamsError(f"{where}.{name}: expected a number above 0, got {getattr(block, name)}")
 
 
@@ -299,12 +310,10 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _build_union(kinds: tuple, value: Any, where: str) -> Any:
-    if value is None and types.NoneType in kinds:
-        return None
+    if types.NoneType in kinds:
+        return None if value is None else _build(kinds[0], value, where)
     problems = []
     for kind in kinds:
-        if kind is types.NoneType:
-            continue
         try:
             return _build(kind, value, where)
         except ParamsError as error:

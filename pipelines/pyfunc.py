@@ -13,8 +13,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from ipt import load_model, restore_image
-from ipt.restore import choose_task
+from ipt.checkpoint import load_model
+from ipt.restore import choose_task, restore_image
 
 
 class InstructIPTModel(mlflow.pyfunc.PythonModel):

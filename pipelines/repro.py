@@ -28,9 +28,22 @@ def main() -> int:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
         lock.flush()
-        # `python` in dvc.yaml is the one that runs this, whether or not its environment was activated.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return subprocess.call([sys.executable, "-m", "dvc", "repro", *sys.argv[1:]], env=os.environ | {"PATH": path})
+        return _repro(sys.argv[1:])
+
+
+def _repro(arguments: list[str]) -> int:
+    """`dvc repro` with one Ray cluster for all its stages: starting one costs each of them seconds."""
+    # `python` in dvc.yaml is the one that runs this, whether or not its environment was activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"PATH": path}
+    dvc = [sys.executable, "-m", "dvc"]
+    outdated = subprocess.call([*dvc, "status", "--quiet"], env=environment, stdout=subprocess.DEVNULL)
+    if not outdated or "RAY_ADDRESS" in environment:
+        return subprocess.call([*dvc, "repro", *arguments], env=environment)
+    from pipelines.cluster import connected  # only now: it takes seconds to import
+
+    with connected() as address:
+        return subprocess.call([*dvc, "repro", *arguments], env=environment | {"RAY_ADDRESS": address})
 
 
 if __name__ == "__main__":

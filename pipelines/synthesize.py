@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray.data
 
-from degradations.recipe import degrade, rng_for
+from degradations.recipe import check_recipe, degrade, rng_for
 from pipelines.cluster import connected
 from pipelines.files import replace_folder
 from pipelines.params import ParamsError, Synthesize, Task, load_params
@@ -113,6 +113,7 @@ def main() -> None:
     params = load_params()
     if name not in params.tasks:
         raise ParamsError(f"--task {name}: no such task in params.yaml; it has {', '.join(params.tasks)}")
+    check_recipe(params.tasks[name].recipe, f"params.yaml.tasks.{name}.recipe")
     with connected():
         rows = synthesize(name, params.tasks[name], params.synthesize, params.seed, CLEAN, SHARDS / name)
     print(f"synthesize {name}: {rows['train']} training and {rows['val']} held-out pairs in {SHARDS / name}")

@@ -34,7 +34,11 @@ class TrackingError(RuntimeError):
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the SQLite file of the repository in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
+
+
+def _local_store() -> str:
+    return f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
 @contextlib.contextmanager
@@ -54,7 +58,7 @@ def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment:
         return experiment.experiment_id
-    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    local = mlflow.get_tracking_uri() == _local_store()  # its default would be a folder mlruns/
     return client.create_experiment(name, artifact_location=Path("mlartifacts").resolve().as_uri() if local else None)
 
 
@@ -99,11 +103,10 @@ class LiveRun:
             )
             self.run_id = run.info.run_id
             self._alive = True
-            client.log_batch(
-                self.run_id,
-                params=params_of(self._params),
-                tags=[RunTag(RUN_KEY, self._name), RunTag("git_commit", git_commit())],
-            )
+            changed = log_params(client, self.run_id, params_of(self._params))
+            tags = {RUN_KEY: self._name, "git_commit": git_commit()}
+            tags |= {f"continued_with.{name}": value for name, value in changed.items()}
+            client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         try:
@@ -132,7 +135,14 @@ def log_missing(client: mlflow.MlflowClient, run_id: str, rows: list[dict[str, f
     return len(missing)
 
 
-def params_of(params: Params) -> list[Param]:
+def log_params(client: mlflow.MlflowClient, run_id: str, params: dict[str, str]) -> dict[str, str]:
+    """Log the params that the run has not; returns those it has with another value, which MLflow never changes."""
+    known = client.get_run(run_id).data.params
+    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items() if name not in known])
+    return {name: value for name, value in params.items() if known.get(name, value) != value}
+
+
+def params_of(params: Params) -> dict[str, str]:
     """All of params.yaml as flat MLflow params such as train.steps."""
     flat: dict[str, Any] = {}
 
@@ -144,7 +154,7 @@ def params_of(params: Params) -> list[Param]:
             flat[prefix] = value
 
     walk("", dataclasses.asdict(params))
-    return [Param(name, str(value)[:6000]) for name, value in flat.items()]
+    return {name: str(value)[:6000] for name, value in flat.items()}
 
 
 def git_commit() -> str:
@@ -182,19 +192,14 @@ def register_model(what: Registration) -> dict[str, Any]:
     with tracking("register") as client:
         experiment = experiment_id(client, settings.experiment)
         with mlflow.start_run(
-            run_id=_existing_run(client, what.run_id),
+            run_id=_run_to_complete(client, what),
             experiment_id=experiment,
             run_name=what.run_name,
         ) as run:
             run_id = run.info.run_id
-            client.log_batch(
-                run_id,
-                params=params_of(what.params),
-                tags=[
-                    RunTag(RUN_KEY, what.run_name),
-                    *(RunTag(name, value) for name, value in what.tags.items()),
-                ],
-            )
+            log_params(client, run_id, params_of(what.params))
+            tags = {RUN_KEY: what.run_name, **what.tags}
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
             filled = log_missing(client, run_id, what.rows)
             mlflow.log_metrics(what.summary)
             for path in what.reports:
@@ -246,9 +251,16 @@ def signature() -> mlflow.models.ModelSignature:
     )
 
 
-def _existing_run(client: mlflow.MlflowClient, run_id: str | None) -> str | None:
-    """`run_id` where the store has it: models may come from a machine with another store."""
-    if run_id:
-        with contextlib.suppress(MlflowException):
-            return client.get_run(run_id).info.run_id
-    return None
+def _run_to_complete(client: mlflow.MlflowClient, what: Registration) -> str | None:
+    """The training's run where the store has it and its params are today's, else None: a new run then tells it all.
+
+    The model may come from a machine with another store, and a stage after training may have other params by now.
+    """
+    if not what.run_id:
+        return None
+    try:
+        known = client.get_run(what.run_id).data.params
+    except MlflowException:
+        return None
+    now = params_of(what.params)
+    return what.run_id if all(now.get(name) == value for name, value in known.items()) else None

@@ -177,7 +177,7 @@ def main() -> None:
     """Read params.yaml, train and write model, curves and summary."""
     started = time.perf_counter()
     params = load_params()
-    with connected(params.ray):
+    with connected():
         history = train(params, SHARDS, TRAINED)
     write_history(history, time.perf_counter() - started)
     print(

@@ -5,24 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from ipt.metrics import psnr
 from ipt.model import InstructIPT
-from pipelines.schema import decode_image, parquet_files
+from pipelines.schema import decode_image
+from pipelines.shards import damaged, read_rows, row_groups_of
 
 Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, clean) images
 
 
 def load_validation(shards: Path, tasks: tuple[str, ...], count: int) -> Pairs:
-    """`count` held-out pairs of each task (all, where there are fewer), spread evenly over its shards."""
-    pairs: Pairs = {}
-    for task in tasks:
-        tables = [pq.read_table(path, columns=["degraded", "clean"]) for path in parquet_files(shards / task / "val")]
-        rows = [row for table in tables for row in table.to_pylist()]
-        chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-        pairs[task] = [(decode_image(rows[i]["degraded"]), decode_image(rows[i]["clean"])) for i in chosen]
+    """`count` held-out pairs of each task (all, where there are fewer), spread evenly over its shards.
+
+    Raises FileNotFoundError or ShardError where shards are missing or damaged.
+    """
+    return {task: load_pairs(shards / task / "val", count) for task in tasks}
+
+
+def load_pairs(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Up to `count` pairs of the shards in `folder`, spread evenly; only their row groups are read."""
+    places = [(group, row) for group in row_groups_of(folder) for row in range(group.rows)]
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    pairs = []
+    for row in read_rows([places[i] for i in chosen]):
+        try:
+            pairs.append((decode_image(row["degraded"]), decode_image(row["clean"])))
+        except ValueError as error:
+            raise damaged(row["origin"], error) from error
     return pairs
 
 

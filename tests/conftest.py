@@ -1,4 +1,4 @@
-"""What tests of several packages share. Libraries are imported where a fixture needs them: most tests need few."""
+"""What tests of several packages share; libraries are imported where a fixture needs them."""
 
 import os
 
@@ -30,7 +30,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def fill_parameters():
-    """Put seeded noise into every parameter of a module, so that no part of it is idle; returns the module."""
+    """Put seeded noise into every parameter of a module, so that no part is idle; returns it."""
     import torch
 
     def fill(module, seed: int, scale: float = 0.3):
@@ -59,7 +59,7 @@ def local_ray():
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
-    """Small shards of three tasks, as `synthesize` writes them: share -> rows by file and row group.
+    """A folder with small shards of three tasks, as `synthesize` writes them.
 
     Every pair of images is unlike all others: the red of the degraded one counts all pairs of all
     tasks, the green of the clean one too.

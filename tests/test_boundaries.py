@@ -21,7 +21,7 @@ def files(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, wherever in it: `from a import b` gives a and a.b."""
+    """Dotted names that a file imports, wherever in it: `from a import b` gives a and a.b."""
     package = path.relative_to(ROOT).parent.parts
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -64,8 +64,9 @@ def test_damage_knows_no_model():
     assert offenders(files("degradations"), "torch", "ipt", "pipelines", "ray", "mlflow", "dvc") == []
 
 
-def test_albumentations_stays_behind_degradations():
-    assert offenders([*files("ipt"), *files("pipelines")], "albumentations", "albucore") == []
+def test_albumentations_stays_in_degradations_and_crops():
+    others = [path for path in files("pipelines") if path.name != "crops.py"]
+    assert offenders([*files("ipt"), *others], "albumentations", "albucore") == []
     assert offenders(files("degradations"), "albumentations")
 
 
@@ -90,9 +91,10 @@ def test_nothing_but_the_stages_themselves_imports_a_stage():
 WATCH = """
 import importlib, json, os, sys
 events = []
+starts = "subprocess.Popen os.system os.fork os.forkpty os.posix_spawn os.exec".split()
 
 def watch(event, arguments):
-    if event in ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec"):
+    if event in starts:
         events.append([event, repr(arguments)[:200]])
     if event == "open" and isinstance(arguments[0], str) and not arguments[0].startswith("/dev/"):
         flags = arguments[2] or 0
@@ -121,12 +123,20 @@ def test_importing_creates_nothing_starts_nothing_and_needs_no_arguments(tmp_pat
     home = tmp_path / "home"
     home.mkdir()
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, *modules], cwd=tmp_path, env=environment, check=False, capture_output=True,
-        text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", WATCH, *modules],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     events = json.loads(done.stdout.splitlines()[-1])
     # platform.processor(), which some library asks at its import, is `uname -p` on Linux.

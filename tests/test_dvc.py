@@ -42,9 +42,13 @@ def file_of(module: str) -> Path | None:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, their packages among them; those for type checkers too."""
+    """Modules of ours that a file imports, with their packages; not those for type checkers alone."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []  # `ast.walk` comes to what is inside later
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -11,9 +11,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_each_time():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def randomized(fill_parameters):
-    """Build a model with noise in all of its parameters: heads and task factors are zero otherwise."""
+    """Build a model with noise in all parameters: heads and task factors are zero otherwise."""
 
     def build(config, seed: int = 0) -> InstructIPT:
         return fill_parameters(InstructIPT(config), seed).eval()

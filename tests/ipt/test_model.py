@@ -1,4 +1,4 @@
-"""InstructIPT: any size, each sample with its own task, tasks by name, sentences to probabilities."""
+"""InstructIPT: any size, each sample with its own task, tasks by name, sentences understood."""
 
 import pytest
 import torch
@@ -45,18 +45,18 @@ def test_each_sample_is_restored_with_the_weights_of_its_task(make_config, rando
     together = model(images, torch.tensor(order), strength)
     for number, task in enumerate(order):
         alone = model(images[number : number + 1], torch.tensor([task]), strength)
-        torch.testing.assert_close(together[number], alone[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together[number], alone[0], atol=1e-4, rtol=1e-4)
         merged = merge(model.backbone, task, strength)
         size = model.config.size_multiple
         padded = torch.nn.functional.pad(images[number : number + 1], (0, -7 % size, 0, -9 % size), "replicate")
-        torch.testing.assert_close(together[number], merged(padded)[0, :, :9, :7], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together[number], merged(padded)[0, :, :9, :7], atol=1e-4, rtol=1e-4)
 
 
 def test_without_an_index_the_backbone_restores_alone(make_config, randomized):
     model = randomized(make_config())
     image = torch.rand(2, 3, 8, 8)
     alone = model(image, None)
-    torch.testing.assert_close(alone, model(image, torch.tensor([0, 1]), 0.0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone, model(image, torch.tensor([0, 1]), 0.0), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(alone, model(image, torch.tensor([0, 1])), atol=1e-3)
 
 

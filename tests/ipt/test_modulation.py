@@ -11,7 +11,6 @@ from torch import nn
 
 from ipt.modulation import (
     ModulatedConv2d,
-    ModulatedLinear,
     merge,
     modulate,
     modulated_layers,
@@ -41,7 +40,7 @@ ORDERS = {
 }
 any_layer = pytest.mark.parametrize("layer", LAYERS)
 any_order = pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-close = {"atol": 1e-5, "rtol": 1e-4}
+close = {"atol": 1e-4, "rtol": 1e-4}
 
 
 @pytest.fixture
@@ -189,29 +188,14 @@ def test_copies_keep_the_output_and_one_selection_of_their_own(fill_parameters):
     network = fill_parameters(modulate(plain, TASKS, 2), 0)
     x = torch.randn(3, 3, 6, 6)
     expected = apply(network, x, (2, 0, 1))
-    number = 0
-    for number, other in enumerate(copies(network), start=1):
+    others = list(copies(network))
+    assert len(others) == 3
+    for other in others:
         layers = list(modulated_layers(other).values())
         assert [type(layer) for layer in layers] == [ModulatedConv2d] * 2
         assert layers[0].selection is layers[1].selection
         assert layers[0].selection is not network[0].selection
         assert torch.equal(apply(other, x, (2, 0, 1)), expected)
-    assert number == 3
-
-
-def test_only_layers_that_match_a_pattern_are_modulated():
-    def network():
-        inner = nn.ModuleDict({"first": nn.Linear(2, 2), "other": nn.ReLU()})
-        return nn.ModuleDict({"encoder": inner, "decoder": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
-
-    assert list(modulated_layers(modulate(network(), 2, 1, ("encoder.*",)))) == ["encoder.first"]
-    both = modulated_layers(modulate(network(), 2, 1, ("dec*", "*.first")))
-    assert {name: type(layer) for name, layer in both.items()} == {
-        "encoder.first": ModulatedLinear,
-        "decoder": ModulatedLinear,
-    }
-    assert len(task_parameters(modulate(network(), 2, 1))) == 4
-    assert modulated_layers(network()) == {}
 
 
 def test_the_selection_ends_with_its_block_also_after_an_error(build):
@@ -232,32 +216,3 @@ def test_a_network_without_biases_can_be_selected_and_merged():
     x = torch.randn(3, 2)
     with selected(plain, torch.arange(3)):
         assert torch.equal(plain(x), merge(plain, 0)(x))
-
-
-@pytest.mark.parametrize(("tasks", "rank"), [(3, 0), (3, -2), (0, 1)])
-def test_a_rank_or_number_of_tasks_below_1_is_refused(tasks, rank):
-    with pytest.raises(ValueError, match=f"rank and number of tasks of 1 or more, got rank {rank}, {tasks} tasks"):
-        modulate(nn.Sequential(nn.Linear(2, 2)), tasks, rank)
-
-
-def test_a_pattern_that_matches_no_layer_is_refused():
-    network = nn.ModuleDict({"expand": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
-    with pytest.raises(ValueError, match=r"no Linear or Conv2d layer matches 'expnad'; did you mean expand\?"):
-        modulate(network, 2, 1, ("expand", "expnad"))
-    with pytest.raises(ValueError, match="no Linear or Conv2d layer matches 'norm'; .*has 1"):
-        modulate(network, 2, 1, ("norm",))
-    assert modulated_layers(network) == {}
-
-
-def test_modulating_twice_is_refused():
-    network = modulate(nn.Sequential(nn.Linear(2, 2)), 2, 1)
-    with pytest.raises(ValueError, match="has task biases already"):
-        modulate(network, 2, 1)
-
-
-@pytest.mark.parametrize(
-    "layer", [nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, 1, 1, padding_mode="reflect")]
-)
-def test_convolutions_with_other_padding_are_refused(layer):
-    with pytest.raises(ValueError, match=r"numeric zero padding, got Conv2d"):
-        modulate(nn.Sequential(layer), 2, 1)

@@ -34,7 +34,7 @@ def test_the_restored_image_is_the_models_in_shape_and_range(model, size, streng
     restored = restore_image(model, image, task="derain", strength=strength)
     assert restored.dtype == np.float32
     assert restored.shape == image.shape
-    np.testing.assert_allclose(restored, whole(model, image, "derain", strength), atol=1e-5)
+    np.testing.assert_allclose(restored, whole(model, image, "derain", strength), atol=1e-4)
     assert np.array_equal(image, before)
 
 
@@ -60,7 +60,7 @@ def test_an_image_that_is_larger_than_a_tile_is_cut_and_put_together(model, monk
     image = random_image(21, 37)
     restored = restore_image(model, image, task="denoise")
     assert restored.shape == image.shape
-    np.testing.assert_allclose(restored[0, 0], whole(model, image[:16, :16], "denoise")[0, 0], atol=1e-5)
+    np.testing.assert_allclose(restored[0, 0], whole(model, image[:16, :16], "denoise")[0, 0], atol=1e-4)
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,7 +95,7 @@ def test_tiles_blend_without_a_seam():
 
 @pytest.mark.parametrize(("task", "instruction"), [(None, None), ("derain", "remove the rain")])
 def test_neither_or_both_of_task_and_instruction_are_refused(model, task, instruction):
-    with pytest.raises(ValueError, match="^restore: expected either a task or an instruction; got task "):
+    with pytest.raises(ValueError, match=r"^restore: expected either a task or an instruction; got task "):
         choose_task(model, task, instruction)
 
 
@@ -110,14 +110,13 @@ def test_an_unknown_task_is_refused(model):
 def test_an_instruction_that_is_not_understood_is_refused(model, sentence):
     with torch.no_grad():
         model.instruction.score.weight.zero_()
-    message = r"not sure what '.*' asks for \(most likely denoise, 33%\).* one of denoise, derain, deblur"
+    message = r"not sure what '.*' asks for \(most likely denoise, 25%\).* one of denoise, derain, deblur"
     with pytest.raises(ValueError, match=message):
         choose_task(model, None, sentence)
     with pytest.raises(ValueError, match="not sure"):
         restore_image(model, random_image(4, 4), instruction=sentence)
 
 
-@pytest.mark.xfail(strict=True, reason="restore.choose_task takes a tie of two tasks as understood")
 def test_a_tie_of_two_tasks_is_not_understood(make_config, randomized):
     model = randomized(make_config(tasks=("denoise", "derain")))
     with torch.no_grad():
@@ -147,7 +146,7 @@ def test_a_tie_of_two_tasks_is_not_understood(make_config, randomized):
 def test_another_kind_of_image_is_refused(model, image, message):
     with pytest.raises(ValueError, match=f"^image: .*{message}"):
         check_image(image)
-    with pytest.raises(ValueError, match="^image: "):
+    with pytest.raises(ValueError, match=r"^image: "):
         restore_image(model, image, task="derain")
 
 

@@ -162,7 +162,6 @@ def test_a_benchmark_that_is_absent_is_said_so_and_left_out(models, benchmark, t
     assert f"{scores['pairs']['degraded']['psnr']:.2f}" in line
 
 
-@pytest.mark.xfail(strict=True, reason="OpenCV 5 draws text on uint8 only; draw_comparison gives it float32")
 def test_a_comparison_holds_the_three_images_under_their_captions(pairs):
     degraded, clean = pairs["deblur"][0]
     sheet = draw_comparison(degraded, clean, clean)
@@ -172,7 +171,6 @@ def test_a_comparison_holds_the_three_images_under_their_captions(pairs):
     assert sheet[:20].min() < 0.5  # something is written
 
 
-@pytest.mark.xfail(strict=True, reason="OpenCV 5 draws text on uint8 only; draw_comparison gives it float32")
 def test_pictures_show_the_pair_of_median_damage_of_each_task(models, pairs, tmp_path):
     write_pictures(models["trained"], pairs, tmp_path / "restored")
     assert sorted(path.name for path in (tmp_path / "restored").iterdir()) == [

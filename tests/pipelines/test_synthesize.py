@@ -1,4 +1,4 @@
-"""Synthesis: a row is a pure function, a shard a function of its rows, and workers change nothing."""
+"""Synthesis: a row is a pure function, a shard one of its rows, and workers change nothing."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Tracking: one run that goes on, and a store that is away costs a message only. Real MLflow on SQLite."""
+"""Tracking, with real MLflow on SQLite: one run that goes on; a store away costs a message."""
 
 import dataclasses
 import shutil
@@ -66,10 +66,6 @@ def test_the_default_store_is_in_the_repository_and_the_environment_wins(tmp_pat
     assert tracking_uri() == "http://127.0.0.1:9"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="set_tracking_uri sets MLFLOW_TRACKING_URI, so the store never counts as local",
-)
 def test_artifacts_of_a_local_experiment_lie_beside_it(store):
     with tracking("test") as client:
         made = experiment_id(client, "some")
@@ -112,7 +108,6 @@ def test_an_unfinished_run_of_the_same_name_goes_on_and_a_finished_one_does_not(
     assert len(find("train-a")) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="LiveRun._start logs changed params over the run's own; MLflow refuses")
 def test_a_run_goes_on_also_where_params_that_do_not_name_it_changed(store, capsys):
     def stop():
         with LiveRun(PARAMS, "train-a"):

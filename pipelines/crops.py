@@ -13,6 +13,7 @@ class PairCrop:
     """
 
     def __init__(self, crop: int) -> None:
+        self._crop = crop
         self._pipeline = A.Compose([A.RandomCrop(crop, crop), A.D4(p=1)], additional_targets={"clean": "image"})
 
     def __call__(self, degraded: np.ndarray, clean: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -20,6 +21,11 @@ class PairCrop:
 
         Raises ValueError where the images differ in size or are smaller than the crop.
         """
+        if degraded.shape != clean.shape or min(degraded.shape[:2]) < self._crop:
+            raise ValueError(
+                f"crop: expected two images of equal size, at least {self._crop} x {self._crop}; "
+                f"got {degraded.shape} and {clean.shape}"
+            )
         self._pipeline.set_random_seed(seed)
         pair = self._pipeline(image=degraded, clean=clean)
         return pair["image"], pair["clean"]
