@@ -20,11 +20,14 @@ class CheckpointError(ValueError):
     """A checkpoint folder that cannot be used; the message says what is wrong with it."""
 
 
-def save_model(model: InstructIPT, folder: Path) -> None:
-    """Write config.json and model.safetensors into `folder`, which is made when absent."""
+def save_model(model: InstructIPT, folder: Path, *, half_biases: bool = False) -> None:
+    """Write config.json and model.safetensors into `folder`, which is made when absent.
+
+    `half_biases` stores the task biases in half precision (11 significant bits); they load as float32 all the same.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
-    save_weights(model, folder / WEIGHTS)
+    save_weights(model, folder / WEIGHTS, half=("task_up", "task_down") if half_biases else ())
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> InstructIPT:
@@ -44,12 +47,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Instru
     return model.to(device).eval()
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state of any module as safetensors."""
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-        path,
-    )
+def save_weights(model: nn.Module, path: Path, *, half: tuple[str, ...] = ()) -> None:
+    """Write the state of any module as safetensors; tensors whose last name is in `half` in half precision."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file({name: value.half() if name.endswith(half) else value for name, value in weights.items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -57,8 +57,8 @@ class ModelConfig:
 
 # Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 32, "patch": 2, "blocks": (1, 2, 3), "head_width": 32, "expansion": 1.5},
-    "small": {"width": 32, "patch": 1, "blocks": (2, 2, 4, 4), "head_width": 32, "expansion": 2.0},
+    "tiny": {"width": 32, "patch": 2, "blocks": (1, 1, 1), "head_width": 32, "expansion": 1.5},
+    "small": {"width": 32, "patch": 1, "blocks": (2, 2, 3, 4), "head_width": 32, "expansion": 1.5},
     "base": {"width": 48, "patch": 1, "blocks": (4, 6, 6, 7), "head_width": 48, "expansion": 2.5},
 }
 

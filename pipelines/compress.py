@@ -27,7 +27,7 @@ def compress(trained: Path, rank: int, target: Path) -> dict:
     model = load_model(trained)
     compressed, layers = compress_biases(model, min(rank, model.config.rank))
     with replace_folder(target) as folder:
-        save_model(compressed, folder)
+        save_model(compressed, folder, half_biases=True)
     biases = task_parameters(compressed)
     backbone = sum(p.numel() for p in compressed.backbone.parameters()) - sum(p.numel() for p in biases)
     return {
@@ -35,10 +35,10 @@ def compress(trained: Path, rank: int, target: Path) -> dict:
         "backbone_parameters": backbone,
         "bias_parameters": sum(p.numel() for p in biases),
         "bias_bytes_before": sum(layer.bytes_before for layer in layers),
-        "bias_bytes": sum(layer.bytes for layer in layers),
+        "bias_bytes": sum(layer.bytes for layer in layers) // 2,  # stored in half precision
         "energy_kept": {task: _energy_kept(model, layers, number) for number, task in enumerate(model.config.tasks)},
         "file_bytes": sum(path.stat().st_size for path in target.iterdir()),
-        "layers": [dataclasses.asdict(layer) for layer in layers],
+        "layers": [dataclasses.asdict(layer) | {"bytes": layer.bytes // 2} for layer in layers],
     }
 
 

@@ -1,4 +1,4 @@
-"""Shards of the listed tasks to mixed-task batches: a stream that is a function of (seed, step) alone.
+"""Shards of the listed tasks to groups of encoded samples: a stream that is a function of (seed, step) alone.
 
 A *group* holds `share` samples of every task, in task order; a row of the Ray dataset is one group of encoded
 images. So any split over workers and any cut into batches keeps the task mix exact, and training can continue at any
@@ -10,23 +10,16 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import ray.data
-import torch
 
-from ipt.training import Batch
-from pipelines.crops import PairCrop
 from pipelines.params import Task
-from pipelines.schema import decode_levels
-from pipelines.shards import RowGroup, ShardError, damaged, read_rows, row_groups_of
+from pipelines.shards import RowGroup, ShardError, read_rows, row_groups_of
 
 SEGMENT = 32  # groups made by one read: a row group of each task where shares are 1 and row groups have 32 rows
 MAX_BLOCKS = 1000  # read tasks that Ray plans at once
@@ -69,7 +62,7 @@ class Mix:
 
     def streams(self) -> list[TaskStream]:
         """One stream per task, with a seed of its own."""
-        return [TaskStream(groups, _seed(self.seed, number)) for number, groups in enumerate(self.row_groups)]
+        return [TaskStream(groups, mixed_seed(self.seed, number)) for number, groups in enumerate(self.row_groups)]
 
     @property
     def index(self) -> list[int]:
@@ -129,57 +122,6 @@ class _ReadGroups:
         )
 
 
-def training_batches(
-    groups: Iterable[pa.Table],
-    index: Sequence[int],
-    crop: int,
-    seed: int,
-    *,
-    threads: int,
-    prefetch: int,
-) -> Iterator[Batch]:
-    """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
-
-    The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place).
-    """
-    local = threading.local()
-
-    def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
-        if not hasattr(local, "pair_crop"):
-            local.pair_crop = PairCrop(crop)
-        try:
-            pair = decode_levels(degraded), decode_levels(clean)
-        except ValueError as error:
-            raise damaged(origin, error) from error
-        return np.stack(local.pair_crop(*pair, sample_seed))  # (2, crop, crop, 3) uint8
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        pending: deque[list[tuple[int, Future]]] = deque()
-        for table in groups:
-            pending.append(_submit(pool, load, table, index, seed))
-            if len(pending) > prefetch:
-                yield _assemble(pending.popleft())
-        while pending:
-            yield _assemble(pending.popleft())
-
-
-def _submit(
-    pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int], seed: int
-) -> list[tuple[int, Future]]:
-    jobs = []
-    for row in table.to_pylist():
-        samples = zip(row["degraded"], row["clean"], row["origin"], strict=True)
-        for place, (task, sample) in enumerate(zip(index, samples, strict=True)):
-            jobs.append((task, pool.submit(load, *sample, _seed(seed, row["group"], place))))
-    return sorted(jobs, key=lambda job: job[0])  # stable: order of groups inside each task
-
-
-def _assemble(jobs: list[tuple[int, Future]]) -> Batch:
-    pairs = torch.from_numpy(np.stack([job.result() for _, job in jobs]))  # (B, 2, crop, crop, 3)
-    degraded, clean = pairs.permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
-    return Batch(degraded, clean, torch.tensor([task for task, _ in jobs]))
-
-
-def _seed(*parts: int) -> int:
+def mixed_seed(*parts: int) -> int:
     """A 32-bit seed from counters, well mixed and the same everywhere."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

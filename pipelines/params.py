@@ -34,7 +34,7 @@ BETWEEN = {
         "flat_std": (0, 255),
         "duplicate_bits": (0, 64),
     },
-    "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1), "frequency_weight": (0, 100)},
+    "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
     "ray": {
         "workers": (0, 10**6),
         "cpus_per_worker": (1, 10**6),
@@ -149,7 +149,6 @@ class Train:
     weight_decay: float
     clip_norm: float
     ema_decay: float
-    frequency_weight: float
     precision: Literal["auto", "fp32", "bf16"]
     log_every: int
     validate_every: int

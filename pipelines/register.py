@@ -85,10 +85,11 @@ def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
 
 
 def tags(scores: dict, hashes: dict[str, str]) -> dict[str, str]:
-    """Git commit, data hash and PSNR of each task."""
+    """Git commit, PSNR of each task, DVC's hash of each data folder and one hash of them all."""
     data = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]
     psnr = {f"psnr.{task}": str(score["compressed"]["psnr"]) for task, score in scores["tasks"].items()}
-    return {"git_commit": git_commit(), "data_hash": data} | psnr
+    by_folder = {f"data_hash.{path.removeprefix('data/').replace('/', '.')}": md5 for path, md5 in hashes.items()}
+    return {"git_commit": git_commit(), "data_hash": data} | psnr | by_folder
 
 
 def description(scores: dict) -> str:

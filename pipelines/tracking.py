@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import subprocess
@@ -46,6 +47,7 @@ def tracking(stage: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the tracking store; what goes wrong with it inside the block becomes a TrackingError."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()
@@ -216,7 +218,8 @@ def register_model(what: Registration) -> dict[str, Any]:
                 input_example=what.example,
                 pip_requirements=what.requirements,
             )
-        version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
+        with contextlib.redirect_stderr(io.StringIO()):  # it narrates there; what goes wrong is an exception
+            version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
         client.update_model_version(settings.model, version.version, what.description)
         client.set_registered_model_alias(settings.model, settings.alias, version.version)
     return {

@@ -17,8 +17,8 @@ from ray.train.torch import get_device, prepare_model
 from ipt.config import ModelConfig
 from ipt.model import InstructIPT
 from ipt.training import StepReport, TrainingSettings, TrainingState, fit, has_bf16
+from pipelines.batches import training_batches
 from pipelines.files import write_json
-from pipelines.ingest import training_batches
 from pipelines.progress import History
 from pipelines.validate import load_validation, validate
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipelines.batches import training_batches
 from pipelines.ingest import (
     _ReadGroups,
     group_dataset,
     open_mix,
-    training_batches,
 )
 from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_levels, write_rows
 from pipelines.shards import ShardError

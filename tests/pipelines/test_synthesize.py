@@ -1,7 +1,9 @@
 """Synthesis: a row is a pure function, a shard one of its rows, and workers change nothing."""
 
+import dataclasses
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from degradations.recipe import degrade, rng_for
+from degradations.recipe import check_recipe, degrade, rng_for
 from pipelines import synthesize as stage
 from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
@@ -154,3 +156,20 @@ def test_the_task_must_be_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         stage.main()
     assert "--task" in capsys.readouterr().err
+
+
+def test_a_recipe_that_cannot_be_used_is_told_with_its_place(monkeypatch):
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    broken = dataclasses.replace(params.tasks["derain"], recipe=[{"Rian": {}}])
+    monkeypatch.setattr(stage, "load_params", lambda: dataclasses.replace(params, tasks={"derain": broken}))
+    monkeypatch.setattr(sys, "argv", ["synthesize", "--task", "derain"])
+    place = re.escape("params.yaml.tasks.derain.recipe[0]: unknown transform 'Rian'; did you mean 'Rain'?")
+    with pytest.raises(ValueError, match=place):
+        stage.main()
+
+
+def test_the_recipes_of_the_default_params_can_be_used():
+    tasks = load_params(Path(__file__).parents[2] / "params.yaml").tasks
+    assert tasks
+    for name, task in tasks.items():
+        check_recipe(task.recipe, name)
