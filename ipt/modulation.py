@@ -165,10 +165,13 @@ def task_parameters(model: nn.Module) -> list[nn.Parameter]:
 @contextmanager
 def selected(model: nn.Module, index: Tensor | None, strength: float = 1.0) -> Iterator[None]:
     """Inside the block, sample b of a batch meets the weights of task `index[b]`; None: the backbone alone."""
-    layers = modulated_layers(model)
-    selection = next(iter(layers.values())).selection if layers else TaskSelection()
+    layers = list(modulated_layers(model).values())
+    if not layers:  # a plain network is the same for every task
+        yield
+        return
+    selection = layers[0].selection
     before = selection.index, selection.equal_runs, selection.strength
-    select(selection, index, len(next(iter(layers.values())).task_up) if layers else 1, strength)
+    select(selection, index, len(layers[0].task_up), strength)
     try:
         yield
     finally:

@@ -163,7 +163,7 @@ def test_gradients_are_clipped_and_the_norm_before_is_reported(new_state):
     assert result["gradient_norm"] > 1e-2
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(100, 10), (50, 0), (7, 1)])
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 10), (50, 0), (8, 1)])
 def test_learning_rate_warms_up_linearly_then_falls_as_a_cosine(steps, warmup):
     settings = dataclasses.replace(SETTINGS, steps=steps, warmup_steps=warmup)
     factors = [learning_rate_factor(step, settings) for step in range(steps)]

@@ -80,7 +80,7 @@ def test_a_live_run_logs_all_params_tags_and_metrics(store):
     (run,) = find("train-a")
     assert run.info.run_id == live.run_id
     assert (run.info.status, run.info.run_name) == ("FINISHED", "train-a")
-    assert run.data.params == {param.key: param.value for param in params_of(PARAMS)}
+    assert run.data.params == params_of(PARAMS)
     assert run.data.tags["git_commit"]
     assert curve(live.run_id, "loss") == [(20, 0.5), (40, 0.4)]
     assert curve(live.run_id, "loss/derain") == [(20, 0.25)]
@@ -181,7 +181,7 @@ def test_more_values_than_one_request_holds_are_all_logged(store):
 
 
 def test_params_are_flat_and_complete():
-    flat = {param.key: param.value for param in params_of(PARAMS)}
+    flat = params_of(PARAMS)
     assert flat["train.steps"] == str(PARAMS.train.steps)
     assert flat["tasks.derain.share"] == "1"
     assert flat["seed"] == "0"
