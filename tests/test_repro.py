@@ -192,7 +192,7 @@ print("same")
 
 def test_changed_recipe_remakes_that_task_only(project: Project) -> None:
     before = project.locked()
-    project.edit(lambda tree: tree["tasks"]["denoise"]["recipe"][0]["GaussianNoise"].update(sigma=[20, 30]))
+    project.edit(lambda tree: tree["tasks"]["denoise"]["recipe"][1]["GaussianNoise"].update(sigma=[20, 30]))
     output = project.repro()
     assert ran(output) == {"synthesize@denoise", "train", "compress", "evaluate", "register"}
     after = project.locked()
