@@ -19,7 +19,6 @@ from ipt.checkpoint import load_weights, save_weights
 from ipt.modulation import task_parameters
 
 SOFTNESS = 0.1  # e of the Charbonnier distance
-NEGLIGIBLE = 1e-5  # a distance that is as good as none (57 dB)
 
 
 @dataclass(frozen=True)
@@ -155,9 +154,10 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=settings.bf16):
         restored = network(batch.degraded, batch.index)
     losses = restoration_loss(restored.float(), batch.clean)  # (B,)
-    # The logarithm makes a sample's pull its relative error, as PSNR does: else the largest errors (haze, long blurs)
-    # decide alone where the backbone goes, and lightly damaged images come back worse than they were.
-    loss = (losses + NEGLIGIBLE).log().mean()
+    tasks = [losses[batch.index == task].mean() for task in batch.index.unique()]
+    # The logarithm makes a task's pull its relative error, as PSNR does: else the task with the largest loss (haze)
+    # decides alone where the backbone goes.
+    loss = torch.stack(tasks).clamp_min(1e-8).log().mean()
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
@@ -170,7 +170,7 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     state.ema.update_parameters(state.model)
     return {
         "loss": losses.mean().item(),
-        "task_loss": tuple(losses[batch.index == task].mean().item() for task in batch.index.unique()),
+        "task_loss": tuple(task.item() for task in tasks),
         "gradient_norm": norm.item(),
         "learning_rate": settings.learning_rate * factor,
     }
