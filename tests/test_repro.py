@@ -224,7 +224,7 @@ def test_added_and_removed_task(project: Project) -> None:
 
 
 def test_killed_training_continues(project: Project) -> None:
-    project.edit(lambda tree: tree["train"].update(steps=400, checkpoint_every=3))
+    project.edit(lambda tree: tree["train"].update(steps=80, checkpoint_every=3))
     command = [sys.executable, "-m", "pipelines.train"]
     killed = subprocess.Popen(
         command,
@@ -235,19 +235,19 @@ def test_killed_training_continues(project: Project) -> None:
         start_new_session=True,
     )
     for line in killed.stdout:
-        if re.search(r"step (?!2/|4/)\d+/400", line):
+        if re.search(r"step (?!2/|4/)\d+/80", line):
             break
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     reached = project.json(f"runs/{next((project.folder / 'runs').iterdir()).name}/position.json")["step"]
-    assert 0 < reached < 400
+    assert 0 < reached < 80
 
     project.edit(lambda tree: None)
     output = project.call(*command).stdout
     continued = int(re.search(r"continues from step (\d+)", output).group(1))
     assert continued >= reached
     steps = pd.read_csv(project.folder / "plots/loss.csv")["step"].tolist()
-    assert steps == list(range(2, 401, 2))  # nothing lost, nothing twice
+    assert steps == list(range(2, 81, 2))  # nothing lost, nothing twice
 
 
 def test_two_callers_at_once(project: Project) -> None:
