@@ -242,7 +242,6 @@ def test_killed_training_continues(project: Project) -> None:
     reached = project.json(f"runs/{next((project.folder / 'runs').iterdir()).name}/position.json")["step"]
     assert 0 < reached < 80
 
-    project.edit(lambda tree: None)
     output = project.call(*command).stdout
     continued = int(re.search(r"continues from step (\d+)", output).group(1))
     assert continued >= reached
