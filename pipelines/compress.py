@@ -10,13 +10,10 @@ from ipt.compress import LayerCompression, compress_biases
 from ipt.modulation import modulated_layers, task_parameters
 from pipelines.files import replace_folder, write_json
 from pipelines.params import load_params
+from pipelines.paths import COMPRESSED, METRICS, TRAINED
 from pipelines.stage import run
 
-TRAINED, COMPRESSED, METRICS = (
-    Path("models/trained"),
-    Path("models/compressed"),
-    Path("metrics/compress.json"),
-)
+REPORT = METRICS / "compress.json"
 
 
 def compress(trained: Path, rank: int, target: Path) -> dict:
@@ -56,11 +53,11 @@ def _energy_kept(model, layers: list[LayerCompression], task: int) -> float:
 def main() -> None:
     """Read params.yaml, compress models/trained into models/compressed and write the report."""
     report = compress(TRAINED, load_params().compress.rank, COMPRESSED)
-    write_json(METRICS, report)
+    write_json(REPORT, report)
     print(
         f"compress: rank {report['rank']}, biases {report['bias_bytes_before'] / 1e3:.0f} -> "
         f"{report['bias_bytes'] / 1e3:.0f} kB, model in {COMPRESSED} ({report['file_bytes'] / 1e6:.1f} MB), "
-        f"report by layer in {METRICS}"
+        f"report by layer in {REPORT}"
     )
 
 

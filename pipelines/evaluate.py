@@ -19,12 +19,12 @@ from ipt.model import InstructIPT
 from ipt.restore import restore_image
 from pipelines.files import replace_file, write_json
 from pipelines.params import Benchmark, load_params
+from pipelines.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.schema import encode_image
 from pipelines.stage import run
 from pipelines.validate import Pairs, load_validation
 
-SHARDS, TRAINED, COMPRESSED = Path("data/shards"), Path("models/trained"), Path("models/compressed")
-METRICS, PICTURES = Path("metrics/evaluate.json"), Path("plots/restored")
+SCORES = METRICS / "evaluate.json"
 
 
 def evaluate(models: dict[str, InstructIPT], pairs: Pairs) -> dict[str, dict]:
@@ -146,10 +146,10 @@ def main() -> None:
     pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
     scores = evaluate(models, pairs)
     benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, params.seed)
-    write_json(METRICS, {"tasks": scores, "benchmarks": benchmarks})
+    write_json(SCORES, {"tasks": scores, "benchmarks": benchmarks})
     write_pictures(models["compressed"], pairs, PICTURES)
     print_table(scores | benchmarks)
-    print(f"evaluate: scores in {METRICS} (dvc metrics show), pictures in {PICTURES}")
+    print(f"evaluate: scores in {SCORES} (dvc metrics show), pictures in {PICTURES}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ipt.images import ImageError
 from pipelines.duplicates import Seen
 from pipelines.files import replace_folder, write_json
+from pipelines.paths import CLEAN, METRICS
 from pipelines.processes import ordered_map, processes
 from pipelines.schema import CLEAN_ROW
 from pipelines.selection import (
@@ -40,8 +41,7 @@ from pipelines.tiles import Tile, cut_tiles
 if TYPE_CHECKING:
     from pipelines.params import Prepare
 
-TARGET = Path("data/clean")
-METRICS = Path("metrics/prepare.json")
+COUNTS = METRICS / "prepare.json"
 _SHUFFLE_TILES = 2048  # held in memory while mixing: about 80 MB of 128-pixel tiles
 
 _TILE_COUNTS = ("tiles", "flat_dropped", "duplicate_tiles_dropped")
@@ -100,6 +100,7 @@ class _Sieve:
         self.counts: Counts = Counter()
 
     def keeps(self, tile: Tile) -> bool:
+        """Whether `tile` is neither one flat tile too many nor like a tile kept before; counts it either way."""
         flat = tile.deviation < self._settings.flat_std
         # A running share: it holds at every moment without knowing how many tiles will come.
         most = self._settings.max_flat_share * (self.counts[tile.source, "tiles"] + 1)
@@ -202,8 +203,8 @@ def _summary(report: dict[str, Any]) -> str:
         if parts["val"]["images"] == 0:
             lines.append(f"  {source}: too few different pictures to hold one out: all go to train")
     if report["quarantined"]:
-        lines.append(f"  {report['quarantined']} bad files: see {TARGET / 'quarantine.csv'}")
-    lines.append(f"wrote {TARGET}/train.parquet, {TARGET}/val.parquet; counts in {METRICS}")
+        lines.append(f"  {report['quarantined']} bad files: see {CLEAN / 'quarantine.csv'}")
+    lines.append(f"wrote {CLEAN}/train.parquet, {CLEAN}/val.parquet; counts in {COUNTS}")
     return "\n".join(lines)
 
 
@@ -214,11 +215,11 @@ def main() -> int:
 
     try:
         params = load_params()
-        report = prepare(params.prepare, params.seed, TARGET)
+        report = prepare(params.prepare, params.seed, CLEAN)
     except (ParamsError, SourceError, ImageError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
-    write_json(METRICS, report)
+    write_json(COUNTS, report)
     print(_summary(report))
     return 0
 

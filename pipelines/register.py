@@ -11,23 +11,21 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from pipelines.files import write_json
-from pipelines.params import Params, load_params
+from pipelines.params import PARAMS_FILE, Params, load_params
+from pipelines.paths import COMPRESSED, LOSS_PLOT, METRICS, PICTURES, SHARDS, TRAINED, VALIDATION_PLOT
+from pipelines.registry import Registration, register_model
 from pipelines.schema import parquet_files
 from pipelines.stage import run
-from pipelines.tracking import Registration, git_commit, register_model
+from pipelines.tracking import git_commit
 
-TRAINED, COMPRESSED = Path("models/trained"), Path("models/compressed")
-LOCK, RESULT = Path("dvc.lock"), Path("metrics/register.json")
+LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
 # Of the run: everything the other stages wrote that a person would look for.
 REPORTS = (
-    "params.yaml",
-    "metrics/prepare.json",
-    "metrics/train.json",
-    "metrics/compress.json",
-    "metrics/evaluate.json",
-    "plots/loss.csv",
-    "plots/validation.csv",
-    "plots/restored",
+    PARAMS_FILE,
+    *(METRICS / f"{stage}.json" for stage in ("prepare", "train", "compress", "evaluate")),
+    LOSS_PLOT,
+    VALIDATION_PLOT,
+    PICTURES,
 )
 REQUIREMENTS = (
     "mlflow",
@@ -43,20 +41,17 @@ REQUIREMENTS = (
 def register(params: Params, hashes: dict[str, str]) -> dict:
     """Complete the training's MLflow run and register models/compressed as a new version; returns where it is."""
     run = json.loads((TRAINED / "run.json").read_text())
-    scores = json.loads(Path("metrics/evaluate.json").read_text())
+    scores = json.loads((METRICS / "evaluate.json").read_text())
     registration = Registration(
         run_name=run["name"],
         run_id=run["mlflow_run"],
         params=params,
         rows=[
-            *_rows("plots/loss.csv"),
-            *(
-                {f"val_psnr/{k}" if k != "step" else k: v for k, v in row.items()}
-                for row in _rows("plots/validation.csv")
-            ),
+            *_rows(LOSS_PLOT),
+            *({f"val_psnr/{k}" if k != "step" else k: v for k, v in row.items()} for row in _rows(VALIDATION_PLOT)),
         ],
-        summary=summary_metrics(scores, json.loads(Path("metrics/compress.json").read_text())),
-        reports=[Path(path) for path in REPORTS],
+        summary=summary_metrics(scores, json.loads((METRICS / "compress.json").read_text())),
+        reports=list(REPORTS),
         checkpoint=COMPRESSED,
         code=Path(__file__).with_name("pyfunc.py"),
         requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
@@ -67,7 +62,7 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
     return register_model(registration)
 
 
-def _rows(path: str) -> list[dict]:
+def _rows(path: Path) -> list[dict]:
     return [
         {name: value for name, value in row.items() if pd.notna(value)} for row in pd.read_csv(path).to_dict("records")
     ]
@@ -115,7 +110,7 @@ def input_example(params: Params) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     task = next(iter(params.tasks))
-    row = pq.ParquetFile(parquet_files(Path("data/shards") / task / "val")[0]).read_row_group(0).to_pylist()[0]
+    row = pq.ParquetFile(parquet_files(SHARDS / task / "val")[0]).read_row_group(0).to_pylist()[0]
     return pd.DataFrame(
         {
             "image": [row["degraded"]] * 2,

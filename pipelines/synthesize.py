@@ -20,10 +20,9 @@ from degradations.recipe import check_recipe, degrade, rng_for
 from pipelines.cluster import connected
 from pipelines.files import replace_folder
 from pipelines.params import ParamsError, Synthesize, Task, load_params
+from pipelines.paths import CLEAN, SHARDS
 from pipelines.schema import SHARD_ROW, decode_image, encode_image, write_rows
 from pipelines.stage import run
-
-CLEAN, SHARDS = Path("data/clean"), Path("data/shards")
 
 
 def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Path, target: Path) -> dict[str, int]:

@@ -18,7 +18,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from ipt.checkpoint import load_weights, save_model
-from ipt.config import preset_config
+from ipt.config import ModelConfig, preset_config
 from ipt.instruction import train_instructions
 from ipt.model import InstructIPT
 from ipt.training import TrainingSettings
@@ -26,17 +26,13 @@ from pipelines.cluster import connected, cpus_per_worker
 from pipelines.files import replace_file, replace_folder, write_json
 from pipelines.ingest import SEGMENT, Mix, group_dataset, open_mix
 from pipelines.params import Params, Ray, load_params
+from pipelines.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.progress import History, Progress
 from pipelines.stage import run
 from pipelines.tracking import LiveRun
 from pipelines.train_worker import train_worker
 
-SHARDS, TRAINED = Path("data/shards"), Path("models/trained")
-METRICS, LOSS_PLOT, VALIDATION_PLOT = (
-    Path("metrics/train.json"),
-    Path("plots/loss.csv"),
-    Path("plots/validation.csv"),
-)
+SUMMARY = METRICS / "train.json"
 
 
 def train(params: Params, shards: Path, target: Path) -> History:
@@ -81,9 +77,8 @@ def worker_config(params: Params, mix: Mix, shards: Path, run: Path) -> dict:
         for name, value in dataclasses.asdict(params.train).items()
         if name in {field.name for field in dataclasses.fields(TrainingSettings)}
     }
-    model = preset_config(params.model.preset, tuple(params.tasks), params.modulation.rank, params.modulation.layers)
     return {
-        "model": model.to_dict(),
+        "model": model_config(params).to_dict(),
         "settings": settings,
         "precision": params.train.precision,
         "seed": params.seed,
@@ -98,6 +93,11 @@ def worker_config(params: Params, mix: Mix, shards: Path, run: Path) -> dict:
         "run": str(run),
         "threads": cpus_per_worker(params.ray),
     }
+
+
+def model_config(params: Params) -> ModelConfig:
+    """The model that the params describe."""
+    return preset_config(params.model.preset, tuple(params.tasks), params.modulation.rank, params.modulation.layers)
 
 
 def resources(settings: Ray) -> ray.train.ScalingConfig:
@@ -125,8 +125,7 @@ def position(run: Path) -> int:
 
 def finished_model(params: Params, checkpoint: Path) -> InstructIPT:
     """The averaged weights of a training checkpoint with the reader of instructions trained beside them."""
-    model = preset_config(params.model.preset, tuple(params.tasks), params.modulation.rank, params.modulation.layers)
-    trained = InstructIPT(model)
+    trained = InstructIPT(model_config(params))
     load_weights(trained, checkpoint / "ema.safetensors")
     train_instructions(trained.instruction, [task.instructions for task in params.tasks.values()])
     return trained.eval()
@@ -162,7 +161,7 @@ def write_history(history: History, seconds: float) -> None:
             table.to_csv(temporary, index=False, float_format="%.6g")
     last = {name: value for name, value in history.validations[-1].items() if name != "step"}
     write_json(
-        METRICS,
+        SUMMARY,
         {
             "loss": history.steps[-1]["loss"],
             "val_psnr": {task: round(value, 2) for task, value in last.items()},
@@ -181,7 +180,7 @@ def main() -> None:
         history = train(params, SHARDS, TRAINED)
     write_history(history, time.perf_counter() - started)
     print(
-        f"train: model in {TRAINED}, curves in {LOSS_PLOT} and {VALIDATION_PLOT} (dvc plots show), summary in {METRICS}"
+        f"train: model in {TRAINED}, curves in {LOSS_PLOT} and {VALIDATION_PLOT} (dvc plots show), summary in {SUMMARY}"
     )
 
 

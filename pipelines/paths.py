@@ -1,0 +1,14 @@
+"""Where the stages put what others read, from the top of the repository; dvc.yaml names the same places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CLEAN = Path("data/clean")
+SHARDS = Path("data/shards")
+TRAINED = Path("models/trained")
+COMPRESSED = Path("models/compressed")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+LOSS_PLOT, VALIDATION_PLOT = PLOTS / "loss.csv", PLOTS / "validation.csv"
+PICTURES = PLOTS / "restored"
