@@ -1,4 +1,4 @@
-"""The task-general backbone: a hierarchical transformer with attention over channels.
+"""The task-general backbone: a hierarchical transformer, local at its fine levels, attending at its coarse ones.
 
 Inside, a feature map is (B, H, W, C): then a linear layer and a layer norm are single calls on contiguous
 memory, and a depthwise convolution sees the same memory as channels-last.
@@ -27,17 +27,19 @@ class Backbone(nn.Module):
         widths = [config.width * 2**level for level in range(len(config.blocks))]
         patch_values = 3 * config.patch**2
 
-        def stage(level: int, blocks: int) -> nn.Sequential:
-            width = widths[level]
-            return nn.Sequential(*(Block(width, width // config.head_width, config.expansion) for _ in range(blocks)))
-
         deepest = len(widths) - 1
+
+        def stage(level: int) -> nn.Sequential:
+            width = widths[level]
+            heads = width // config.head_width if level > deepest - config.attention_levels else 0
+            return nn.Sequential(*(Block(width, heads, config.expansion) for _ in range(config.blocks[level])))
+
         self.stem = nn.Conv2d(patch_values, config.width, 3, padding=1)
-        self.encoder = nn.ModuleList(stage(level, config.blocks[level]) for level in range(deepest))
+        self.encoder = nn.ModuleList(stage(level) for level in range(deepest))
         self.down = nn.ModuleList(nn.Linear(4 * widths[i], widths[i + 1], bias=False) for i in range(deepest))
-        self.middle = stage(deepest, config.blocks[deepest])
+        self.middle = stage(deepest)
         self.up = nn.ModuleList(nn.Linear(widths[i + 1], 4 * widths[i], bias=False) for i in range(deepest))
-        self.decoder = nn.ModuleList(stage(level, config.blocks[level]) for level in range(deepest))
+        self.decoder = nn.ModuleList(stage(level) for level in range(deepest))
         self.head = nn.Conv2d(config.width, patch_values, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -57,18 +59,21 @@ class Backbone(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer block: channel attention, then a gated feed-forward part, each on a residual path."""
+    """One transformer block: a token mixer, then a gated feed-forward part, each on a residual path.
+
+    The mixer is attention with that many heads, or a gated convolution where `heads` is 0.
+    """
 
     def __init__(self, width: int, heads: int, expansion: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention = ChannelAttention(width, heads)
+        self.mixer_norm = nn.LayerNorm(width)
+        self.mixer = ChannelAttention(width, heads) if heads else GatedConvolution(width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, int(width * expansion))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
-        x = x + self.attention(self.attention_norm(x))
+        x = x + self.mixer(self.mixer_norm(x))
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -101,8 +106,27 @@ class ChannelAttention(nn.Module):
         return self.project(torch.cat(attended, -1).view(x.shape))
 
 
+class GatedConvolution(nn.Module):
+    """A local mixer: one half of a convolution gates the other, channels are scaled by the mean over the image.
+
+    The first half of the block of Chen et al. 2022 (NAFNet).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, 2 * width)
+        self.local = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.scale = nn.Linear(width, width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        x = _gate(_depthwise(self.local, self.expand(x)))
+        return self.project(x * self.scale(x.mean((1, 2), keepdim=True)))
+
+
 class GatedFeedForward(nn.Module):
-    """Two local projections of which one gates the other through a sigmoid (Dauphin et al. 2017)."""
+    """Two local projections of which one gates the other."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -112,7 +136,13 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
-        return self.project(F.glu(_depthwise(self.local, self.expand(x)), dim=-1))
+        return self.project(_gate(_depthwise(self.local, self.expand(x))))
+
+
+def _gate(x: Tensor) -> Tensor:
+    """(..., 2C) to (..., C): the product of the halves. A sigmoid on one costs time and gained nothing."""
+    first, second = x.chunk(2, dim=-1)
+    return first * second
 
 
 def _depthwise(convolution: nn.Module, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ class ModelConfig:
     width: int  # channels of the first level; doubled at each level below
     patch: int  # side in pixels of the patch that is one position of the first level
     blocks: tuple[int, ...]  # transformer blocks at each level, from fine to coarse
+    attention_levels: int  # so many of the coarsest levels attend; at finer ones, gated convolutions mix
     head_width: int  # channels of one attention head
     expansion: float  # channels inside the feed-forward part, as a multiple of the level's
     rank: int  # of each task bias
@@ -32,6 +33,8 @@ class ModelConfig:
             raise ValueError(f"expansion: expected a number above 0, got {self.expansion}")
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"blocks: expected 1 or more at each level, got {self.blocks}")
+        if not 0 <= self.attention_levels <= len(self.blocks):
+            raise ValueError(f"attention_levels: expected 0 to {len(self.blocks)} levels, got {self.attention_levels}")
         if self.width % self.head_width:
             raise ValueError(f"width: expected a multiple of head_width {self.head_width}, got {self.width}")
 
@@ -57,9 +60,30 @@ class ModelConfig:
 
 # Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 32, "patch": 2, "blocks": (1, 1, 1), "head_width": 32, "expansion": 1.5},
-    "small": {"width": 32, "patch": 1, "blocks": (2, 2, 3, 4), "head_width": 32, "expansion": 1.5},
-    "base": {"width": 48, "patch": 1, "blocks": (4, 6, 6, 7), "head_width": 48, "expansion": 2.5},
+    "tiny": {
+        "width": 32,
+        "patch": 2,
+        "blocks": (1, 1, 1),
+        "attention_levels": 1,
+        "head_width": 32,
+        "expansion": 1.5,
+    },
+    "small": {
+        "width": 32,
+        "patch": 1,
+        "blocks": (2, 2, 3, 4),
+        "attention_levels": 2,
+        "head_width": 32,
+        "expansion": 1.5,
+    },
+    "base": {
+        "width": 48,
+        "patch": 1,
+        "blocks": (4, 6, 6, 7),
+        "attention_levels": 2,
+        "head_width": 48,
+        "expansion": 2.5,
+    },
 }
 
 

@@ -18,6 +18,7 @@ def make_config():
             "width": 8,
             "patch": 2,
             "blocks": (1, 1),
+            "attention_levels": 1,
             "head_width": 4,
             "expansion": 1.5,
             "rank": 2,

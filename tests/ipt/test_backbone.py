@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from ipt.backbone import Backbone, ChannelAttention, GatedFeedForward, _fold, _unfold
+from ipt.backbone import Backbone, ChannelAttention, GatedConvolution, GatedFeedForward, _fold, _unfold
 from ipt.config import PRESETS, preset_config
 
 SHAPES = (
     {},
     {"blocks": (2,), "patch": 3},
     {"blocks": (1, 1, 2), "patch": 1, "head_width": 8},
-    {"blocks": (1, 2), "expansion": 0.5},
+    {"blocks": (1, 2), "attention_levels": 0, "expansion": 0.5},
+    {"blocks": (1, 1), "attention_levels": 2},
 )
 
 
@@ -116,7 +117,24 @@ def test_one_half_of_the_feed_forward_part_gates_the_other(fill_parameters):
     part = fill_parameters(GatedFeedForward(4, 6), 4)
     x = torch.randn(2, 5, 3, 4)
     first, second = part.local(part.expand(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, -1)
-    torch.testing.assert_close(part(x), part.project(first * second.sigmoid()))
+    torch.testing.assert_close(part(x), part.project(first * second))
+
+
+def test_a_gated_convolution_scales_channels_by_their_means(fill_parameters):
+    mixer = fill_parameters(GatedConvolution(4), 4)
+    x = torch.randn(2, 5, 3, 4)
+    first, second = mixer.local(mixer.expand(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, -1)
+    gated = first * second
+    expected = mixer.project(gated * mixer.scale(gated.mean((1, 2))).view(2, 1, 1, 4))
+    torch.testing.assert_close(mixer(x), expected)
+
+
+@pytest.mark.parametrize(("attending", "kinds"), [(0, "ccc"), (1, "cca"), (3, "aaa")])
+def test_the_coarsest_levels_attend(make_config, attending, kinds):
+    backbone = Backbone(make_config(blocks=(1, 1, 1), attention_levels=attending))
+    stages = [*backbone.encoder, backbone.middle]
+    assert "".join("a" if isinstance(stage[0].mixer, ChannelAttention) else "c" for stage in stages) == kinds
+    assert [type(stage[0].mixer) for stage in backbone.decoder] == [type(stage[0].mixer) for stage in stages[:-1]]
 
 
 def test_fold_gathers_2_x_2_neighbourhoods_and_unfold_is_its_inverse():

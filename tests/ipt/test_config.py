@@ -10,7 +10,7 @@ from ipt.config import PRESETS, ModelConfig, preset_config
 ODD = (
     {},
     {"tasks": ("solo",), "blocks": (3,), "patch": 5, "width": 9, "head_width": 3},
-    {"blocks": (1, 2, 1, 1), "patch": 1, "expansion": 2, "layers": ("*",), "rank": 99},
+    {"blocks": (1, 2, 1, 1), "patch": 1, "attention_levels": 4, "expansion": 2, "layers": ("*",), "rank": 99},
 )
 
 
@@ -42,6 +42,7 @@ def test_size_multiple_is_the_patch_halved_at_each_level(make_config, patch, blo
         ({"rank": 0}, "rank: expected 1 or more, got 0"),
         ({"blocks": ()}, r"blocks: expected 1 or more at each level, got \(\)"),
         ({"blocks": (1, 0)}, r"blocks: expected 1 or more at each level, got \(1, 0\)"),
+        ({"attention_levels": 3}, "attention_levels: expected 0 to 2 levels, got 3"),
         ({"width": 9}, "width: expected a multiple of head_width 4, got 9"),
     ],
 )

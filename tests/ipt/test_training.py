@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.multiprocessing
 
 from ipt.model import InstructIPT
 from ipt.modulation import task_parameters
@@ -13,11 +14,13 @@ from ipt.training import (
     Batch,
     TrainingSettings,
     TrainingState,
+    balanced_loss,
     fit,
     has_bf16,
     learning_rate_factor,
     restoration_loss,
     synchronous_step,
+    task_means,
 )
 
 SETTINGS = TrainingSettings(
@@ -48,6 +51,7 @@ def batches(start: int = 0):
 
 def weights(state: TrainingState) -> dict:
     return {
+        "task_scale": state.task_scale,
         **{f"model.{name}": value for name, value in state.model.state_dict().items()},
         **{f"ema.{name}": value for name, value in state.ema.state_dict().items()},
         **{
@@ -180,6 +184,38 @@ def test_learning_rate_warms_up_linearly_then_falls_as_a_cosine(steps, warmup):
 def test_learning_rate_is_1_percent_at_the_last_step(steps, warmup):
     settings = dataclasses.replace(SETTINGS, steps=steps, warmup_steps=warmup)
     assert learning_rate_factor(steps - 1, settings) == pytest.approx(0.01)
+
+
+def test_task_means_are_in_task_order():
+    means = task_means(torch.tensor([1.0, 5.0, 3.0, 7.0]), torch.tensor([2, 0, 2, 1]))
+    assert means.tolist() == [5, 7, 2]
+
+
+def test_tasks_pull_by_their_relative_error():
+    errors = torch.tensor([0.001, 0.1, 0.4], requires_grad=True)
+    balanced_loss(errors, None)[0].backward()
+    assert (errors * errors.grad).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_the_scale_of_a_task_follows_its_error_slowly():
+    _, scale = balanced_loss(torch.tensor([1.0, 2.0]), None)
+    _, scale = balanced_loss(torch.tensor([0.0, 2.0]), scale)
+    assert scale.tolist() == pytest.approx([0.95, 2.0])
+    loss, _ = balanced_loss(torch.tensor([0.95, 4.0]), scale)
+    assert loss.item() == pytest.approx((1 + 4 / 2.1) / 2)
+
+
+def test_all_workers_share_one_scale(tmp_path):
+    torch.multiprocessing.spawn(scale_of_worker, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first.tolist() == second.tolist() == pytest.approx([2.0, 3.0])
+
+
+def scale_of_worker(rank: int, folder) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    _, scale = balanced_loss(torch.tensor([[1.0, 4.0], [3.0, 2.0]][rank]), None)
+    torch.save(scale, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
 
 
 def test_restoration_loss_is_quadratic_for_small_errors_and_linear_for_large_ones():
