@@ -48,7 +48,7 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
         params=params,
         rows=[
             *_rows(LOSS_PLOT),
-            *({f"val_psnr/{k}" if k != "step" else k: v for k, v in row.items()} for row in _rows(VALIDATION_PLOT)),
+            *({"step": row["step"], f"val_psnr/{row['task']}": row["psnr"]} for row in _rows(VALIDATION_PLOT)),
         ],
         summary=summary_metrics(scores, json.loads((METRICS / "compress.json").read_text())),
         reports=list(REPORTS),

@@ -155,7 +155,8 @@ def remove_stale_shards(shards: Path, tasks: list[str]) -> None:
 
 def write_history(history: History, seconds: float) -> None:
     """Write the curves as CSV and the summary as JSON."""
-    steps, validations = pd.DataFrame(history.steps), pd.DataFrame(history.validations)
+    steps = pd.DataFrame(history.steps)
+    validations = pd.DataFrame(history.validations).melt("step", var_name="task", value_name="psnr")
     for path, table in ((LOSS_PLOT, steps), (VALIDATION_PLOT, validations)):
         with replace_file(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")

@@ -161,6 +161,23 @@ def test_second_repro_runs_nothing(project: Project) -> None:
     assert project.locked() == before
 
 
+def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None:
+    shown = json.loads(project.call("dvc", "plots", "show", "--json").stdout)
+    assert not shown.get("errors")
+    loss, psnr = (
+        next(plots for title, plots in shown["data"].items() if word in title)[0]["content"]
+        for word in ("loss", "PSNR")
+    )
+    assert [row["step"] for row in loss["data"]["values"]] == [2, 4, 6, 8]
+    assert loss["encoding"]["y"]["field"] == "loss"
+    assert {(row["step"], row["task"]) for row in psnr["data"]["values"]} == {
+        (step, task) for step in (4, 8) for task in ("denoise", "derain")
+    }
+    assert psnr["encoding"]["color"]["field"] == "task"
+    assert any(title.endswith("restored/derain.png") for title in shown["data"])
+    assert "failed to load" not in project.call("dvc", "metrics", "show").stderr
+
+
 def test_registered_model_restores_as_the_library_does(project: Project) -> None:
     script = """
 import json, mlflow, numpy as np, cv2, pandas as pd, pyarrow.parquet as pq
