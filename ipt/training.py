@@ -69,7 +69,7 @@ class TrainingState:
 
     def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
         self.step = 0
-        self.task_scale: Tensor | None = None  # running mean of each task's root distance, over all workers
+        self.task_scale: Tensor | None = None  # running mean of each task's error, over all workers
         self.model = model
         self.settings = settings
         self.ema = AveragedModel(model, multi_avg_fn=_ema_update(settings.ema_decay))
@@ -162,7 +162,8 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
         restored = network(batch.degraded, batch.index)
     distances = restoration_loss(restored.float(), batch.clean)  # (B,)
     # The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged.
-    errors = task_means((distances + NEGLIGIBLE).sqrt(), batch.index)
+    # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
+    errors = task_means((distances + NEGLIGIBLE) ** (1 / 3), batch.index)
     loss, scale = balanced_loss(errors, state.task_scale)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()

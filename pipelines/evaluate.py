@@ -103,9 +103,11 @@ def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarra
 
 
 def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
-    """One before/after picture per task: the held-out pair whose damage is the median, in `folder`/TASK.png."""
+    """One before/after picture per task, in `folder`/TASK.png: of the half of the pairs with the most contrast (flat
+    ones show nothing), the one whose damage is the median."""
     for task, of_task in pairs.items():
-        by_damage = sorted(of_task, key=lambda pair: psnr(*pair))
+        by_contrast = sorted(of_task, key=lambda pair: pair[1].std())
+        by_damage = sorted(by_contrast[len(by_contrast) // 2 :], key=lambda pair: psnr(*pair))
         degraded, clean = by_damage[len(by_damage) // 2]
         sheet = draw_comparison(degraded, restore_image(model, degraded, task=task), clean)
         with replace_file(folder / f"{task}.png") as temporary:
