@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench clean
+.PHONY: help setup repro test test-slow lint ui bench contact-sheet bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,13 @@ ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://
 
 bench: $(INSTALLED)  ## time of a mixed-task training step beside the plain backbone's
 	$(BIN)/python -m benchmarks.modulation
+
+contact-sheet: $(INSTALLED)  ## every degradation at five severities, into docs/degradations.jpg
+	$(BIN)/python -m benchmarks.contact_sheet
+
+bench-degradations: $(INSTALLED)  ## speed of the degradations beside their peers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/peers imagecorruptions==1.1.2 'setuptools<80'
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.degradations
 
 clean:  ## remove the environment, caches and unfinished runs (data, models and the MLflow store stay)
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis runs *.egg-info

@@ -20,9 +20,12 @@ if _without_torch:
     del sys.modules["albumentations.pytorch"]  # whoever wants it can still import it
 
 from .blur import CameraShake, Defocus, ObjectMotion
+from .drops import LensDrops
 from .haze import Haze
+from .lowlight import LowLight
 from .noise import GaussianNoise, SensorNoise
 from .rain import Rain
+from .resolution import LowResolution
 from .snow import Snow
 
 __all__ = [
@@ -30,6 +33,9 @@ __all__ = [
     "Defocus",
     "GaussianNoise",
     "Haze",
+    "LensDrops",
+    "LowLight",
+    "LowResolution",
     "ObjectMotion",
     "Rain",
     "SensorNoise",

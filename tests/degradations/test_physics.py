@@ -6,10 +6,13 @@ import pytest
 
 from degradations.blur import camera_shake, defocus, disc_kernel, object_motion
 from degradations.depth import fractal, guided_filter, scene_depth
+from degradations.drops import lens_drops
 from degradations.haze import haze
 from degradations.light import linear_to_srgb, srgb_to_linear
+from degradations.lowlight import low_light
 from degradations.noise import gaussian_noise, sensor_noise
 from degradations.rain import rain, streak_layer
+from degradations.resolution import low_resolution
 from degradations.snow import snow
 from degradations.trajectory import STEPS, hand_path, path_kernel
 
@@ -394,3 +397,81 @@ def test_distant_snow_has_its_mean_opacity():
     )
     assert snowy.mean() == pytest.approx(0.2, abs=0.03)
     assert snowy.std() > 0.03
+
+
+# --- low light ---
+
+
+@pytest.mark.parametrize("stops", [1, 2.5])
+def test_each_stop_halves_the_light(stops):
+    image = noisy()
+    light = srgb_to_linear(low_light(image, rng(), stops=stops))
+    np.testing.assert_allclose(light, srgb_to_linear(image) * 2**-stops, atol=1e-5)
+
+
+def test_a_cast_dims_each_channel_by_one_factor_and_none_brightens():
+    light = srgb_to_linear(low_light(flat(0.8), rng(), stops=0, cast=0.3)) / srgb_to_linear(flat(0.8))
+    factors = light[0, 0]
+    np.testing.assert_allclose(light, np.broadcast_to(factors, light.shape), atol=1e-5)
+    assert len(set(factors)) == 3
+    assert (factors >= 0.7).all()
+    assert (factors <= 1 + 1e-6).all()
+
+
+def test_noise_shows_more_the_darker_the_picture():
+    def relative(stops):
+        light = srgb_to_linear(low_light(flat(0.7, 256, 256), rng(), stops=stops, shot=3))
+        return light.std() / light.mean()
+
+    assert relative(2) == pytest.approx(2 * relative(0), rel=0.1)  # photon noise: a quarter of the light, twice
+
+
+# --- low resolution ---
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_low_resolution_keeps_large_structure_and_loses_what_the_small_picture_cannot_hold(seed):
+    x = np.arange(128, dtype=np.float32)
+    for period, low, high in ((64, 0.85, 1.01), (3, 0.0, 0.2)):
+        wave = np.repeat((0.5 + 0.4 * np.sin(2 * np.pi * x / period))[None, :, None], 128, 0).repeat(3, 2)
+        small = low_resolution(wave.astype(np.float32), rng(seed), factor=4, blur=0.5)
+        assert low <= small[16:-16, 16:-16].std() / wave[16:-16, 16:-16].std() <= high
+
+
+def test_the_interpolation_is_drawn():
+    assert len({low_resolution(noisy(), rng(seed), factor=2).tobytes() for seed in range(30)}) == 6
+
+
+def test_a_factor_larger_than_the_picture_leaves_one_pixel():
+    assert low_resolution(noisy(8, 64), rng(), factor=8).shape == (8, 64, 3)
+
+
+# --- drops on the lens ---
+
+
+def test_drops_cover_a_share_of_the_picture_and_leave_the_rest_as_it_is():
+    image = noisy(256, 256)
+    changed = (lens_drops(image, rng(), density=300, size=40) != image).any(2).mean()
+    # Mean area of a drop: pi r^2 0.875, r^2 with r uniform from 5 to 20; some lie over one another.
+    expected = 1 - np.exp(-300e-6 * np.pi * 175 * 0.875)
+    assert changed == pytest.approx(expected, rel=0.35)
+
+
+def test_a_drop_shows_the_scene_upside_down():
+    ramp = np.repeat(np.linspace(0.2, 0.8, 200, dtype=np.float32)[:, None, None], 200, 1).repeat(3, 2)
+    for seed in range(20):
+        wet = lens_drops(ramp, rng(seed), density=25, size=60, rim=0)
+        rows = np.flatnonzero((wet != ramp).any((1, 2)))
+        if len(rows) and rows[0] > 20 and rows[-1] < 180:
+            column = int(np.abs(wet - ramp).sum((0, 2)).argmax())
+            inside = wet[(rows[0] + rows[-1]) // 2 - 4 : (rows[0] + rows[-1]) // 2 + 5, column, 0]
+            assert inside[0] > inside[-1]
+            return
+    pytest.fail("no seed gave one drop inside the picture")
+
+
+def test_the_rim_of_a_drop_is_darker():
+    bright = flat(0.9, 200, 200)
+    wet = lens_drops(bright, rng(3), density=100, size=80, rim=0.8)
+    assert wet.min() < 0.75
+    np.testing.assert_allclose(lens_drops(bright, rng(3), density=100, size=80, rim=0), bright, atol=1e-6)

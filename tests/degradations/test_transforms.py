@@ -12,9 +12,12 @@ import pytest
 
 import degradations
 from degradations.blur import camera_shake, defocus, object_motion
+from degradations.drops import lens_drops
 from degradations.haze import haze
+from degradations.lowlight import low_light
 from degradations.noise import gaussian_noise, sensor_noise
 from degradations.rain import rain
+from degradations.resolution import low_resolution
 from degradations.snow import snow
 from degradations.transform import Damage
 
@@ -48,6 +51,12 @@ LADDERS = {
         [0, 0.1, 0.3, 0.6],
     ),
     "haze": (haze, {"airlight": 0.9}, "beta", [0, 0.03, 0.1, 0.3, 1]),
+    "dark": (low_light, {}, "stops", [0, 1, 2, 4, 8]),
+    "dark tones": (low_light, {"stops": 0}, "gamma", [1, 1.3, 2, 3]),
+    "dark shot": (low_light, {"stops": 0}, "shot", [0, 2, 6, 15]),
+    "low resolution": (low_resolution, {}, "factor", [1, 1.5, 2, 4, 8]),
+    "drops": (lens_drops, {"size": 30}, "density", [0, 50, 200, 1000]),
+    "drops' opacity": (lens_drops, {"size": 30, "density": 500}, "opacity", [0, 0.3, 0.7, 1]),
     "snow density": (snow, {"size": 6, "opacity": 0.9}, "density", [0, 1000, 4000, 15000, 50000]),
     "snow opacity": (snow, {"size": 6, "density": 5000}, "opacity", [0, 0.2, 0.5, 0.8, 1]),
     "snow soft": (
