@@ -102,7 +102,12 @@ class ModulatedConv2d(ModulatedLayer):
             return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
         batch = len(x)
         self.selection.check(batch)
-        weights = self.task_weights()[self.selection.index]  # (B, out, in/groups * k * k)
+        weights = self.task_weights()
+        if self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
+            weights = weights.view(-1, *self.weight.shape)
+            parts = zip(x.chunk(len(weights)), weights, strict=True)
+            return torch.cat([F.conv2d(part, weight, self.bias, *rest, self.groups) for part, weight in parts])
+        weights = weights[self.selection.index]  # (B, out, in/groups * k * k)
         weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
         # One grouped convolution: the samples become groups of channels of a single image.
         out = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weights, None, *rest, batch * self.groups)

@@ -168,9 +168,9 @@ def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None
         next(plots for title, plots in shown["data"].items() if word in title)[0]["content"]
         for word in ("loss", "PSNR")
     )
-    assert [row["step"] for row in loss["data"]["values"]] == [2, 4, 6, 8]
+    assert [int(row["step"]) for row in loss["data"]["values"]] == [2, 4, 6, 8]
     assert loss["encoding"]["y"]["field"] == "loss"
-    assert {(row["step"], row["task"]) for row in psnr["data"]["values"]} == {
+    assert {(int(row["step"]), row["task"]) for row in psnr["data"]["values"]} == {
         (step, task) for step in (4, 8) for task in ("denoise", "derain")
     }
     assert psnr["encoding"]["color"]["field"] == "task"
