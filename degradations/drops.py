@@ -60,7 +60,7 @@ def lens_drops(
         return image.copy()
     cover, offset = _nearest_drop((height, width), centre, radius, squeeze)
     column, row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    distance = 1 - np.clip(cover, 0, 1)  # from the centre, in radii: 0 in the middle, 1 at the rim
+    distance = 1 - cover  # from the centre, in radii: 0 in the middle, 1 at the rim
     strength = -(1 + np.float32(FIELD) * (0.5 + 0.5 * distance**2))
     seen = cv2.remap(
         cv2.GaussianBlur(image, (0, 0), 1 + size / 40),
@@ -70,8 +70,7 @@ def lens_drops(
         borderMode=cv2.BORDER_REFLECT_101,
     )
     seen *= (1 - np.float32(rim) * distance**4)[..., None]
-    # Out of focus: the rim fades over a sixth of the radius, two pixels at least.
-    soft = np.clip(cover * np.float32(max(size / 4, 2)) / np.float32(max(size / 12, 2)), 0, 1)
+    soft = np.minimum(3 * cover, 1)  # out of focus: the rim fades over a third of the radius
     mask = np.float32(opacity) * (soft * soft * (3 - 2 * soft))[..., None]
     return np.clip(image + mask * (seen - image), 0.0, 1.0)
 
