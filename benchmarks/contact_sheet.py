@@ -12,6 +12,7 @@ import numpy as np
 from skimage import data
 
 import degradations
+from ipt.metrics import to_levels
 
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE, CAPTION, GAP = 160, 18, 3
@@ -37,8 +38,7 @@ def row(name: str, images: list[np.ndarray]) -> np.ndarray:
     tiles = [tile for image in images for tile in (image, *(at_severity(name, image, s) for s in SEVERITIES))]
     gap = np.ones((SIDE, GAP, 3), np.float32)
     pictures = np.concatenate([part for tile in tiles for part in (tile, gap)], axis=1)
-    sheet = np.concatenate([np.ones((CAPTION, pictures.shape[1], 3), np.float32), pictures])
-    sheet = np.rint(sheet * 255).astype(np.uint8)
+    sheet = to_levels(np.concatenate([np.ones((CAPTION, pictures.shape[1], 3), np.float32), pictures]))
     cv2.putText(sheet, name, (2, CAPTION - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return sheet
 

@@ -4,7 +4,7 @@ pairs that it never saw.
     python -m benchmarks.usefulness --task derain --clean FOLDER [--steps 4000]
 
 The preset, recipe, learning rate and benchmarks are those of params.yaml; no DVC, Ray or MLflow. Damage and crops are
-drawn anew while it trains, in processes beside it.
+drawn anew while it trains, in a process beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.nn import Module
 from degradations.recipe import degrade, rng_for
 from ipt.config import preset_config
 from ipt.images import read_image
+from ipt.metrics import to_levels
 from ipt.model import InstructIPT
 from ipt.training import Batch, StepReport, TrainingSettings, TrainingState, fit
 from pipelines.crops import PairCrop
@@ -39,10 +40,10 @@ BATCH = 8
 @functools.lru_cache(maxsize=1000)
 def photograph(path: Path) -> np.ndarray:
     """A file's picture as (H, W, 3) RGB uint8, kept: decoding it again would cost as much as damaging it."""
-    return np.rint(read_image(path) * 255).astype(np.uint8)
+    return to_levels(read_image(path))
 
 
-def make_pair(path: Path, task: str, recipe: list, crop: int, number: int) -> np.ndarray:
+def make_pair(path: Path, task: str, recipe: list, pair_crop: PairCrop, number: int) -> np.ndarray:
     """Pair `number` of the endless training set, (2, crop, crop, 3) uint8."""
     rng = np.random.default_rng([mixed_seed(number), 1])
     image = photograph(path).astype(np.float32) / 255
@@ -51,8 +52,7 @@ def make_pair(path: Path, task: str, recipe: list, crop: int, number: int) -> np
     top, left = (int(rng.integers(side - TILE + 1)) for side in image.shape[:2])
     clean = np.ascontiguousarray(image[top : top + TILE, left : left + TILE])
     degraded, _ = degrade(clean, recipe, rng_for(0, task, path.name, number))
-    levels = (np.rint(picture * 255).astype(np.uint8) for picture in (degraded, clean))
-    return np.stack(PairCrop(crop)(*levels, mixed_seed(number)))
+    return np.stack(pair_crop(to_levels(degraded), to_levels(clean), mixed_seed(number)))
 
 
 def make_batch(files: list[Path], task: str, recipe: list, crop: int, number: int) -> np.ndarray:
@@ -61,13 +61,14 @@ def make_batch(files: list[Path], task: str, recipe: list, crop: int, number: in
     places = [
         np.random.default_rng([1, pair // len(files)]).permutation(len(files))[pair % len(files)] for pair in numbers
     ]
+    pair_crop = PairCrop(crop)
     return np.stack(
-        [make_pair(files[place], task, recipe, crop, pair) for place, pair in zip(places, numbers, strict=True)]
+        [make_pair(files[place], task, recipe, pair_crop, pair) for place, pair in zip(places, numbers, strict=True)]
     )
 
 
 def batches(pool: ProcessPoolExecutor, *what: object) -> Iterator[Batch]:
-    """Endless batches, made ahead in other processes."""
+    """Endless batches, made ahead in another process."""
     pending = [pool.submit(make_batch, *what, number) for number in range(8)]
     for number in itertools.count(8):
         pairs = torch.from_numpy(pending.pop(0).result()).permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
