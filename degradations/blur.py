@@ -108,11 +108,14 @@ def object_motion(
     direction = rng.uniform(0, np.pi)
     half = np.array([np.cos(direction), np.sin(direction)]) * length / 2
     kernel = path_kernel(np.linspace(-half, half, STEPS))
-    mask = _outline(image.shape[:2], rng, size)[..., None]
-    light = _unclip(image, highlight)
+    place, mask = _outline(image.shape[:2], rng, size, margin=len(kernel) // 2 + 1)
+    mask = mask[..., None]
+    light = _unclip(image[place], highlight)
     # One filter for the thing's light and its mask.
     moved = _filter(np.concatenate([light * mask, mask], axis=2), kernel)
-    return linear_to_srgb(moved[..., :3] + (1 - moved[..., 3:]) * light)
+    blurred = image.copy()
+    blurred[place] = linear_to_srgb(moved[..., :3] + (1 - moved[..., 3:]) * light)
+    return blurred
 
 
 def defocus(image: np.ndarray, rng: np.random.Generator, *, radius: float, highlight: float = 0.0) -> np.ndarray:
@@ -153,16 +156,25 @@ def disc_kernel(radius: float) -> np.ndarray:
     return (disc / disc.sum()).astype(np.float32)
 
 
-def _outline(size: tuple[int, int], rng: np.random.Generator, share: float) -> np.ndarray:
-    """Mask of a super-ellipse with a soft rim, float32 (H, W) in [0, 1]."""
-    height, width = size
+def _outline(
+    size: tuple[int, int], rng: np.random.Generator, share: float, margin: int
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """A super-ellipse with a soft rim: the part of a picture that it fills, `margin` pixels around included, and its
+    mask there, float32 (h, w) in [0, 1]."""
     radius = share * max(size) / 2
-    y = np.arange(height, dtype=np.float32)[:, None] - np.float32(rng.uniform(0, height))
-    x = np.arange(width, dtype=np.float32)[None] - np.float32(rng.uniform(0, width))
-    across, up = radius * rng.uniform(0.6, 1.0, 2).astype(np.float32)
+    centre = [rng.uniform(0, side) for side in size]
+    across, up = radius * rng.uniform(0.6, 1.0, 2)
     power = np.float32(rng.uniform(2, 5))
-    distance = (np.abs(x / across) ** power + np.abs(y / up) ** power) ** (1 / power)
-    return np.clip((1 - distance) * np.float32(radius / 2) + np.float32(0.5), 0, 1)
+    place = tuple(
+        slice(max(math.floor(middle - reach) - margin, 0), min(math.ceil(middle + reach) + margin + 1, side))
+        for middle, reach, side in zip(centre, (up, across), size, strict=True)
+    )
+    y, x = (
+        np.abs((np.arange(part.start, part.stop, dtype=np.float32) - np.float32(middle)) / np.float32(reach)) ** power
+        for part, middle, reach in zip(place, centre, (up, across), strict=True)
+    )
+    distance = cv2.pow(y[:, None] + x[None], 1 / float(power))
+    return place, np.clip((1 - distance) * np.float32(radius / 2) + np.float32(0.5), 0, 1)
 
 
 def _unclip(image: np.ndarray, highlight: float) -> np.ndarray:

@@ -15,8 +15,12 @@ def srgb_to_linear(image: np.ndarray) -> np.ndarray:
     Returns:
         float32 of the same shape in [0, 1]; 0 stays 0, and 1 stays 1 up to float32 rounding.
     """
-    bright = cv2.pow((image + np.float32(0.055)) * np.float32(1 / 1.055), 2.4)
-    return np.where(image <= 0.04045, image * np.float32(1 / 12.92), bright.reshape(image.shape))
+    # In place from here on: a pass over fresh memory costs more than a power.
+    light = np.add(image, np.float32(0.055), order="C")
+    light *= np.float32(1 / 1.055)
+    _power(light, 2.4)
+    np.multiply(image, np.float32(1 / 12.92), out=light, where=image <= 0.04045)
+    return light
 
 
 def linear_to_srgb(light: np.ndarray) -> np.ndarray:
@@ -29,7 +33,16 @@ def linear_to_srgb(light: np.ndarray) -> np.ndarray:
         float32 of the same shape in [0, 1].
     """
     light = np.clip(light, 0.0, 1.0)
-    bright = cv2.pow(light, 1 / 2.4).reshape(light.shape) * np.float32(1.055) - np.float32(0.055)
-    values = np.where(light <= 0.0031308, light * np.float32(12.92), bright)
+    values = light.copy()
+    _power(values, 1 / 2.4)
+    values *= np.float32(1.055)
+    values -= np.float32(0.055)
+    np.multiply(light, np.float32(12.92), out=values, where=light <= 0.0031308)
     # In float32 the formula may give a last bit more than 1 for 1.
-    return np.minimum(values, np.float32(1))
+    return np.minimum(values, np.float32(1), out=values)
+
+
+def _power(values: np.ndarray, exponent: float) -> None:
+    """Raise a contiguous array to a power, in place."""
+    flat = values.reshape(-1)
+    cv2.pow(flat, exponent, dst=flat)

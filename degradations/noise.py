@@ -111,28 +111,31 @@ def sensor_noise(
     if shot == 0 and read == 0:
         return image.copy()
     light = srgb_to_linear(image)
-    colour = _bayer_colours(image.shape[:2], rng)
-    gain = np.array([red_gain, 1.0, blue_gain], np.float32)[colour]
-    raw = np.take_along_axis(light, colour[..., None], 2)[..., 0] / gain
+    sites = _bayer_sites(rng)
+    gain = (np.float32(red_gain), np.float32(1), np.float32(blue_gain))
+    raw = np.empty(image.shape[:2], np.float32)
+    for place, channel in sites:
+        np.divide(light[..., channel][place], gain[channel], out=raw[place])
     noise = rng.standard_normal(raw.shape, np.float32) * np.float32(read / 255)
     if shot > 0:
         electrons = (255 / shot) ** 2
         noise += rng.poisson(raw * np.float32(electrons)) / np.float32(electrons) - raw
-    noise *= gain
-    for channel in range(3):
-        plane = np.where(colour == channel, noise, np.float32(0))
+    planes = np.zeros((3, *raw.shape), np.float32)
+    for place, channel in sites:
+        np.multiply(noise[place], gain[channel], out=planes[channel][place])
+    for channel, plane in enumerate(planes):
         kernel = GREEN_FILTER if channel == 1 else RED_BLUE_FILTER
         light[..., channel] += cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     return linear_to_srgb(light)
 
 
-def _bayer_colours(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Colour (0 red, 1 green, 2 blue) that each site of an RGGB sensor measures, int64 (H, W)."""
-    height, width = size
-    row, column = rng.integers(2, size=2)
-    y = (np.arange(height)[:, None] + row) % 2
-    x = (np.arange(width)[None] + column) % 2
-    return x + y
+def _bayer_sites(rng: np.random.Generator) -> list[tuple[tuple[slice, slice], int]]:
+    """The four sites of an RGGB sensor's cell, its corner at random: which pixels, and the channel that they measure
+    (0 red, 1 green, 2 blue)."""
+    row, column = (int(phase) for phase in rng.integers(2, size=2))
+    return [
+        ((slice(y, None, 2), slice(x, None, 2)), (y + row) % 2 + (x + column) % 2) for y in range(2) for x in range(2)
+    ]
 
 
 class GaussianNoise(Damage):

@@ -38,6 +38,16 @@ def test_srgb_round_trip():
     assert srgb_to_linear(values).dtype == linear_to_srgb(values).dtype == np.float32
 
 
+@pytest.mark.parametrize("convert", [srgb_to_linear, linear_to_srgb])
+def test_light_of_a_view_is_that_of_its_copy(convert):
+    """The conversions work in place on flattened memory; a transposed picture has another order."""
+    image = rng(1).random((9, 12, 3)).astype(np.float32)
+    kept = image.copy()
+    np.testing.assert_array_equal(convert(image.transpose(1, 0, 2)), convert(image).transpose(1, 0, 2))
+    np.testing.assert_array_equal(convert(image[::2, ::3]), convert(image)[::2, ::3])
+    np.testing.assert_array_equal(image, kept)
+
+
 def test_srgb_known_values():
     values = np.float32([[0, 0.04045, 0.5, 1]])
     np.testing.assert_allclose(srgb_to_linear(values), [[0, 0.0031308, 0.2140411, 1]], atol=1e-6)
@@ -184,6 +194,7 @@ def test_object_motion_leaves_the_rest_and_keeps_flat_pictures():
         touched = (change > 1e-3).mean()
         assert touched < 0.25
         assert change.max() > 0.1 or touched == 0
+        assert (change == 0).mean() > 0.5  # to the bit, away from the thing
 
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 3.3, 20.0])
