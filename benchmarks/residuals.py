@@ -35,7 +35,8 @@ def power_ratio(pairs: Pairs) -> Curve:
 
 
 def orientation(pairs: Pairs) -> Curve:
-    """Density of the direction along the edges of degraded - clean, degrees from upright, weighted by their energy.
+    """Density of the direction of the edges of degraded - clean, degrees counter-clockwise from straight down, by
+    energy.
 
     A residual of upright streaks peaks at 0.
     """
@@ -45,7 +46,7 @@ def orientation(pairs: Pairs) -> Curve:
         difference = cv2.GaussianBlur(_gray(degraded) - _gray(clean), None, 1)
         across, down = cv2.Sobel(difference, cv2.CV_32F, 1, 0), cv2.Sobel(difference, cv2.CV_32F, 0, 1)
         energy = across**2 + down**2
-        angle = np.degrees(np.arctan2(down, across))  # of the gradient; along the edge it is the same from upright
+        angle = np.degrees(np.arctan2(-down, across))  # the gradient stands across the edge, and y points down
         total += np.histogram((angle + 90) % 180 - 90, edges, weights=energy / (energy.sum() + SMALL))[0]
     return edges[:-1] + 2.5, total / total.sum() / 5
 

@@ -1,0 +1,47 @@
+"""The training set of the usefulness test: endless, seeded, every photograph equally often."""
+
+import cv2
+import numpy as np
+import pytest
+
+import degradations
+from benchmarks.degradations import COUNTERPARTS
+from benchmarks.usefulness import BATCH, make_batch, make_pair
+from pipelines.crops import PairCrop
+
+RECIPE = [{"GaussianNoise": {"sigma": [20, 20]}}]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Flat pictures, each of its own brightness; the last is smaller than a tile."""
+    files = []
+    for number in range(BATCH):
+        side = 60 if number == BATCH - 1 else 150
+        files.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(files[-1]), np.full((side, side, 3), 40 + 20 * number, np.uint8))
+    return files
+
+
+def test_a_batch_is_the_same_every_time_and_differs_from_the_next(photographs):
+    one, again, other = (make_batch(photographs, "denoise", RECIPE, 32, number) for number in (3, 3, 4))
+    assert one.shape == (BATCH, 2, 32, 32, 3)
+    assert one.dtype == np.uint8
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_every_photograph_once_in_each_pass(photographs):
+    for number in range(3):
+        clean = make_batch(photographs, "denoise", RECIPE, 32, number)[:, 1]
+        assert sorted(clean[:, 0, 0, 0]) == [40 + 20 * step for step in range(BATCH)]
+
+
+def test_a_pair_is_degraded_as_the_recipe_says(photographs):
+    degraded, clean = make_pair(photographs[2], "denoise", RECIPE, PairCrop(64), 7).astype(float)
+    assert clean.std() == 0
+    assert (degraded - clean).std() == pytest.approx(20, rel=0.1)
+
+
+def test_every_degradation_is_timed_beside_a_counterpart():
+    assert set(COUNTERPARTS) == set(degradations.__all__)
