@@ -30,10 +30,19 @@ class TaskSelection:
         self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
         self.strength = 1.0
 
-    def check(self, batch: int) -> None:
-        """Raise ValueError where the index is not one task for each sample."""
-        if len(self.index) != batch:
-            raise ValueError(f"task index: expected one for each of {batch} samples, got {len(self.index)}")
+    def parts(self, batch: int) -> int:
+        """How many rows of a layer's input belong to each sample: 1, or the windows that an image is cut into.
+
+        Raises ValueError where the rows cannot be shared out evenly: a wrong index, or a layer that works on something
+        that all samples share.
+        """
+        parts, rest = divmod(batch, len(self.index))
+        if rest or not parts:
+            raise ValueError(
+                f"task index: expected one task for each sample, got {len(self.index)} for an input of {batch} rows; "
+                "if this layer's input is not the samples, leave it out of `layers`"
+            )
+        return parts
 
 
 class ModulatedLayer(nn.Module):
@@ -72,7 +81,7 @@ class ModulatedLinear(ModulatedLayer):
         selection = self.selection
         if selection.index is None:
             return F.linear(x, self.weight, self.bias)
-        selection.check(len(x))
+        selection.parts(len(x))
         weights = self.task_weights()
         if not selection.equal_runs:
             weights = weights[selection.index]
@@ -101,13 +110,13 @@ class ModulatedConv2d(ModulatedLayer):
         if self.selection.index is None:
             return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
         batch = len(x)
-        self.selection.check(batch)
+        parts = self.selection.parts(batch)
         weights = self.task_weights()
         if self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
             weights = weights.view(-1, *self.weight.shape)
             parts = zip(x.chunk(len(weights)), weights, strict=True)
             return torch.cat([F.conv2d(part, weight, self.bias, *rest, self.groups) for part, weight in parts])
-        weights = weights[self.selection.index]  # (B, out, in/groups * k * k)
+        weights = weights[self.selection.index.repeat_interleave(parts)]  # (B, out, in/groups * k * k)
         weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
         # One grouped convolution: the samples become groups of channels of a single image.
         out = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weights, None, *rest, batch * self.groups)
@@ -115,15 +124,17 @@ class ModulatedConv2d(ModulatedLayer):
         return out if self.bias is None else out + self.bias[:, None, None]
 
 
-def modulate(model: nn.Module, tasks: int, rank: int, layers: Sequence[str] = ("*",)) -> nn.Module:
+def modulate(model: nn.Module, tasks: int, rank: int | None, layers: Sequence[str] = ("*",)) -> nn.Module:
     """Give the layers of `model` whose names match one of the patterns a task bias each, in place.
 
     `layers` are shell patterns on module names ("encoder.*"). Only layers that are exactly Linear or Conv2d count: a
-    subclass may be used by its owner in other ways than by calling it. Returns `model`; its output is unchanged until
-    the task factors are trained. Raises ValueError, with `model` untouched, for a rank below 1, a pattern that matches
-    no layer, a layer with another padding than numbers of zeros, or a model that is modulated already.
+    subclass may be used by its owner in other ways than by calling it. A layer with fewer rows or columns than `rank`
+    gets a bias of full rank, as all do where `rank` is None (for analysis). Returns `model`; its output is unchanged
+    until the task factors are trained. Raises ValueError, with `model` untouched, for a rank below 1, a model without
+    a layer to modulate, a pattern that matches none, a layer with another padding than numbers of zeros, or a model
+    that is modulated already.
     """
-    if rank < 1 or tasks < 1:
+    if tasks < 1 or (rank is not None and rank < 1):
         raise ValueError(f"modulate: expected rank and number of tasks of 1 or more, got rank {rank}, {tasks} tasks")
     if modulated_layers(model):
         raise ValueError("modulate: the model has task biases already")
@@ -132,6 +143,8 @@ def modulate(model: nn.Module, tasks: int, rank: int, layers: Sequence[str] = ("
         for name, layer in model.named_modules(remove_duplicate=False)
         if name and type(layer) in (nn.Linear, nn.Conv2d)
     }
+    if not candidates:
+        raise ValueError(f"modulate: {type(model).__name__} has no Linear or Conv2d layer inside")
     selection = TaskSelection()
     modulated: dict[nn.Module, ModulatedLayer] = {}  # a layer that stands in two places stays one layer
     names = _matching(candidates, layers)
@@ -139,7 +152,8 @@ def modulate(model: nn.Module, tasks: int, rank: int, layers: Sequence[str] = ("
         layer = candidates[name]
         if layer not in modulated:
             kind = ModulatedLinear if isinstance(layer, nn.Linear) else ModulatedConv2d
-            modulated[layer] = kind(layer, tasks, min(rank, *layer.weight.flatten(1).shape), selection)
+            full = min(layer.weight.flatten(1).shape)
+            modulated[layer] = kind(layer, tasks, full if rank is None else min(rank, full), selection)
     for name in names:
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, modulated[candidates[name]])

@@ -48,3 +48,14 @@ def test_modulating_twice_is_refused():
 def test_convolutions_with_other_padding_are_refused(layer):
     with pytest.raises(ValueError, match=r"numeric zero padding, got Conv2d"):
         modulate(nn.Sequential(layer), 2, 1)
+
+
+def test_without_a_rank_the_biases_have_full_rank():
+    network = modulate(nn.Sequential(nn.Linear(5, 7), nn.Conv2d(2, 30, 3)), 2, None)
+    ranks = [layer.task_up.shape[-1] for layer in modulated_layers(network).values()]
+    assert ranks == [5, 18]
+
+
+def test_a_model_without_a_layer_to_modulate_is_refused():
+    with pytest.raises(ValueError, match="Sequential has no Linear or Conv2d"):
+        modulate(nn.Sequential(nn.ReLU()), 2, 2)
