@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from ipt.backbone import Backbone
-from ipt.config import preset_config
 from ipt.modulation import modulate, selected
+from pipelines.choice import model_config, read_choice
 from pipelines.params import load_params
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     torch.manual_seed(params.seed)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     tasks = tuple(params.tasks)
-    config = preset_config(params.model.preset, tasks, params.modulation.rank, params.modulation.layers)
+    config = model_config(params, read_choice())
     plain = Backbone(config)
     modulated = modulate(copy.deepcopy(plain), len(tasks), config.rank, config.layers)
     degraded = torch.rand(params.train.groups_per_step * len(tasks), 3, params.ingest.crop, params.ingest.crop)

@@ -1,20 +1,24 @@
 """What a task's recipe is worth: a network that learns this task alone, on a folder of photographs, measured on real
 pairs that it never saw.
 
-    python -m benchmarks.usefulness --task derain --clean FOLDER [--steps 4000]
+    python -m benchmarks.usefulness --task derain --clean FOLDER [--steps 5000] [--enlarge 1 2.5]
 
 The preset, recipe, learning rate and benchmarks are those of params.yaml; no DVC, Ray or MLflow. Damage and crops are
-drawn anew while it trains, in a process beside it.
+drawn anew while it trains, in a process beside it. `--enlarge` draws a factor for each photograph: large pictures
+are softer at the pixel than small ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,11 +27,11 @@ import torch
 from torch.nn import Module
 
 from degradations.recipe import degrade, rng_for
-from ipt.config import preset_config
 from ipt.images import read_image
 from ipt.metrics import to_levels
 from ipt.model import InstructIPT
-from ipt.training import Batch, StepReport, TrainingSettings, TrainingState, fit
+from ipt.training import Batch, StepReport, TrainingState, fit
+from pipelines.choice import model_config, read_choice, training_settings
 from pipelines.crops import PairCrop
 from pipelines.evaluate import benchmark_pairs, score_pairs
 from pipelines.ingest import mixed_seed
@@ -43,49 +47,63 @@ def photograph(path: Path) -> np.ndarray:
     return to_levels(read_image(path))
 
 
-def make_pair(path: Path, task: str, recipe: list, pair_crop: PairCrop, number: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Source:
+    """What pairs are made of."""
+
+    files: list[Path]
+    task: str
+    recipe: list
+    enlarge: tuple[float, float]
+    crop: int
+
+
+def make_pair(source: Source, path: Path, pair_crop: PairCrop, number: int) -> np.ndarray:
     """Pair `number` of the endless training set, (2, crop, crop, 3) uint8."""
     rng = np.random.default_rng([mixed_seed(number), 1])
-    image = photograph(path).astype(np.float32) / 255
-    if (short := min(image.shape[:2])) < TILE:
-        image = cv2.resize(image, None, fx=TILE / short, fy=TILE / short, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    top, left = (int(rng.integers(side - TILE + 1)) for side in image.shape[:2])
-    clean = np.ascontiguousarray(image[top : top + TILE, left : left + TILE])
-    degraded, _ = degrade(clean, recipe, rng_for(0, task, path.name, number))
+    clean = clean_tile(photograph(path), rng.uniform(*source.enlarge), rng)
+    degraded, _ = degrade(clean, source.recipe, rng_for(0, source.task, path.name, number))
     return np.stack(pair_crop(to_levels(degraded), to_levels(clean), mixed_seed(number)))
 
 
-def make_batch(files: list[Path], task: str, recipe: list, crop: int, number: int) -> np.ndarray:
+def clean_tile(photo: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
+    """A random tile of an enlarged photograph, float32 (TILE, TILE, 3) in [0, 1]."""
+    factor = max(factor, TILE / min(photo.shape[:2]))
+    side = min(math.ceil(TILE / factor), *photo.shape[:2])  # only what the tile shows is enlarged
+    top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
+    part = photo[top : top + side, left : left + side].astype(np.float32) / 255
+    if factor == 1:
+        return part
+    return cv2.resize(part, (TILE, TILE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+
+
+def make_batch(source: Source, number: int) -> np.ndarray:
     """Batch `number`, (BATCH, 2, crop, crop, 3) uint8: every photograph once in each pass, in an order of its own."""
-    numbers = range(number * BATCH, (number + 1) * BATCH)
+    files, numbers = source.files, range(number * BATCH, (number + 1) * BATCH)
     places = [
         np.random.default_rng([1, pair // len(files)]).permutation(len(files))[pair % len(files)] for pair in numbers
     ]
-    pair_crop = PairCrop(crop)
+    pair_crop = PairCrop(source.crop)
     return np.stack(
-        [make_pair(files[place], task, recipe, pair_crop, pair) for place, pair in zip(places, numbers, strict=True)]
+        [make_pair(source, files[place], pair_crop, pair) for place, pair in zip(places, numbers, strict=True)]
     )
 
 
-def batches(pool: ProcessPoolExecutor, *what: object) -> Iterator[Batch]:
+def batches(pool: ProcessPoolExecutor, source: Source) -> Iterator[Batch]:
     """Endless batches, made ahead in another process."""
-    pending = [pool.submit(make_batch, *what, number) for number in range(8)]
+    pending = [pool.submit(make_batch, source, number) for number in range(8)]
     for number in itertools.count(8):
         pairs = torch.from_numpy(pending.pop(0).result()).permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
-        pending.append(pool.submit(make_batch, *what, number))
+        pending.append(pool.submit(make_batch, source, number))
         yield Batch(pairs[0], pairs[1], torch.zeros(BATCH, dtype=torch.long))
 
 
-def train_alone(params: Params, task: str, files: list[Path], steps: int) -> Module:
+def train_alone(params: Params, source: Source, steps: int) -> Module:
     """The averaged model after `steps`."""
     torch.manual_seed(params.seed)
-    model = InstructIPT(preset_config(params.model.preset, (task,), params.modulation.rank, params.modulation.layers))
+    model = InstructIPT(dataclasses.replace(model_config(params, read_choice()), tasks=(source.task,)))
     model.instruction.requires_grad_(False)
-    train = params.train
-    settings = TrainingSettings(
-        steps, train.learning_rate, train.bias_learning_rate, train.warmup_steps, train.weight_decay,
-        train.clip_norm, train.ema_decay, bf16=False,
-    )  # fmt: skip
+    settings = training_settings(params.train, steps, bf16=False)
     state = TrainingState(model, settings)
     started = time.monotonic()
 
@@ -94,7 +112,7 @@ def train_alone(params: Params, task: str, files: list[Path], steps: int) -> Mod
             print(f"step {report.step}/{steps}, {time.monotonic() - started:.0f} s, loss {report.loss:.5f}", flush=True)
 
     with ProcessPoolExecutor(1) as pool:
-        fit(state, batches(pool, files, task, params.tasks[task].recipe, params.ingest.crop), on_step=watch)
+        fit(state, batches(pool, source), on_step=watch)
     return state.ema.module.eval()
 
 
@@ -103,14 +121,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", required=True)
     parser.add_argument("--clean", required=True, type=Path, help="folder of clean photographs")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--enlarge", nargs=2, type=float, default=(1.0, 1.0), metavar=("LEAST", "MOST"))
+    parser.add_argument("--crop", type=int, help="pixels; ingest.crop of params.yaml where not given")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     params = load_params()
     files = sorted(path for path in given.clean.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    recipe, crop = params.tasks[given.task].recipe, given.crop or params.ingest.crop
     started = time.monotonic()
-    model = train_alone(params, given.task, files, given.steps)
+    model = train_alone(params, Source(files, given.task, recipe, tuple(given.enlarge), crop), given.steps)
     seconds = time.monotonic() - started
     print(f"{given.task}: {len(files)} photographs, {given.steps} steps of {BATCH} crops in {seconds:.0f} s")
     for benchmark in params.evaluate.benchmarks:

@@ -98,28 +98,33 @@ def group_dataset(mix: Mix, first: int, last: int, chunk: int) -> ray.data.Datas
 
 
 class _ReadGroups:
-    """Turns the numbers of a segment's groups into the groups; opens the streams where it runs."""
+    """Turns the numbers of a segment's groups into the groups, where Ray runs it."""
 
     def __init__(self, mix: Mix, first: int) -> None:
         self.mix, self.first = mix, first
 
     def __call__(self, segment) -> pa.Table:
         start, stop = int(segment["start"].iloc[0]), int(segment["stop"].iloc[0])
-        by_task = []
-        for share, stream in zip(self.mix.shares, self.mix.streams(), strict=True):
-            rows = read_rows(stream.take(start * share, (stop - start) * share))
-            by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
-        groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
-        column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
-        return pa.table(
-            {
-                "group": pa.array(range(start, stop), pa.int64()),
-                "start": pa.array([self.first] * (stop - start), pa.int64()),
-                "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
-                "clean": pa.array(column["clean"], pa.list_(pa.binary())),
-                "origin": pa.array(column["origin"], pa.list_(pa.string())),
-            }
-        )
+        groups = read_groups(self.mix, start, stop)
+        return groups.append_column("start", pa.array([self.first] * (stop - start), pa.int64()))
+
+
+def read_groups(mix: Mix, start: int, stop: int) -> pa.Table:
+    """Groups `start` to `stop - 1`: the columns of `group_dataset` but its `start`."""
+    by_task = []
+    for share, stream in zip(mix.shares, mix.streams(), strict=True):
+        rows = read_rows(stream.take(start * share, (stop - start) * share))
+        by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
+    groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
+    column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
+    return pa.table(
+        {
+            "group": pa.array(range(start, stop), pa.int64()),
+            "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
+            "clean": pa.array(column["clean"], pa.list_(pa.binary())),
+            "origin": pa.array(column["origin"], pa.list_(pa.string())),
+        }
+    )
 
 
 def mixed_seed(*parts: int) -> int:

@@ -16,7 +16,7 @@ ABOVE_ZERO = {
     "prepare": "tile stride row_group_rows",
     "synthesize": "variants tiles_per_shard row_group_rows",
     "ingest": "crop decode_threads prefetch_steps",
-    "modulation": "rank",
+    "analyze": "common_steps bias_steps learning_rate tiles",
     "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
     "validate_tiles checkpoint_every",
     "compress": "rank",
@@ -30,6 +30,8 @@ BETWEEN = {
         "flat_std": (0, 255),
         "duplicate_bits": (0, 64),
     },
+    "analyze": {"keep": (0.01, 1), "energy": (0.01, 1)},
+    "modulation": {"rank": (1, 10**6)},
     "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
     "ray": {
         "workers": (0, 10**6),
@@ -123,10 +125,23 @@ class Model:
 
 @dataclass(frozen=True)
 class Modulation:
-    """The task biases."""
+    """The task biases; `auto` is what the analysis finds."""
 
-    rank: int
-    layers: tuple[str, ...]
+    rank: int | Literal["auto"]
+    layers: tuple[str, ...] | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Sensitivity and rank analysis."""
+
+    candidates: tuple[str, ...]
+    common_steps: int
+    bias_steps: int
+    learning_rate: float
+    tiles: int
+    keep: float
+    energy: float
 
 
 @dataclass(frozen=True)
@@ -204,6 +219,7 @@ class Params:
     ingest: Ingest
     model: Model
     modulation: Modulation
+    analyze: Analyze
     train: Train
     ray: Ray
     compress: Compress

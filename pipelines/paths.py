@@ -10,5 +10,7 @@ TRAINED = Path("models/trained")
 COMPRESSED = Path("models/compressed")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+CHOICE = METRICS / "modulation.json"
+SENSITIVITY, HEAT_MAP, SPECTRUM = PLOTS / "sensitivity.csv", PLOTS / "sensitivity.png", PLOTS / "spectrum.csv"
 LOSS_PLOT, VALIDATION_PLOT = PLOTS / "loss.csv", PLOTS / "validation.csv"
 PICTURES = PLOTS / "restored"

@@ -12,7 +12,19 @@ from ruamel.yaml import YAML
 
 from pipelines.files import write_json
 from pipelines.params import PARAMS_FILE, Params, load_params
-from pipelines.paths import COMPRESSED, LOSS_PLOT, METRICS, PICTURES, SHARDS, TRAINED, VALIDATION_PLOT
+from pipelines.paths import (
+    CHOICE,
+    COMPRESSED,
+    HEAT_MAP,
+    LOSS_PLOT,
+    METRICS,
+    PICTURES,
+    SENSITIVITY,
+    SHARDS,
+    SPECTRUM,
+    TRAINED,
+    VALIDATION_PLOT,
+)
 from pipelines.registry import Registration, register_model
 from pipelines.schema import parquet_files
 from pipelines.stage import run
@@ -22,7 +34,11 @@ LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
 # Of the run: everything the other stages wrote that a person would look for.
 REPORTS = (
     PARAMS_FILE,
-    *(METRICS / f"{stage}.json" for stage in ("prepare", "train", "compress", "evaluate")),
+    *(METRICS / f"{stage}.json" for stage in ("prepare", "analyze", "train", "compress", "evaluate")),
+    CHOICE,
+    SENSITIVITY,
+    HEAT_MAP,
+    SPECTRUM,
     LOSS_PLOT,
     VALIDATION_PLOT,
     PICTURES,

@@ -18,10 +18,10 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from ipt.checkpoint import load_weights, save_model
-from ipt.config import ModelConfig, preset_config
+from ipt.config import ModelConfig
 from ipt.instruction import train_instructions
 from ipt.model import InstructIPT
-from ipt.training import TrainingSettings
+from pipelines.choice import Choice, model_config, read_choice, training_settings
 from pipelines.cluster import connected, cpus_per_worker
 from pipelines.files import replace_file, replace_folder, write_json
 from pipelines.ingest import SEGMENT, Mix, group_dataset, open_mix
@@ -35,13 +35,14 @@ from pipelines.train_worker import train_worker
 SUMMARY = METRICS / "train.json"
 
 
-def train(params: Params, shards: Path, target: Path) -> History:
+def train(params: Params, choice: Choice, shards: Path, target: Path) -> History:
     """Train on the shards of the tasks in `params`, write the checkpoint folder `target` and return the history."""
     remove_stale_shards(shards, list(params.tasks))
     mix = open_mix(shards, params.tasks, "train", params.seed)
-    name = run_name(params, shards)
+    name = run_name(params, choice, shards)
     storage = Path(params.ray.storage).resolve()
-    config = worker_config(params, mix, shards, storage / name)
+    model = model_config(params, choice)
+    config = worker_config(params, model, mix, shards, storage / name)
     if step := position(storage / name):
         print(f"train: {name} continues from step {step} of {params.train.steps}", flush=True)
     scaling = resources(params.ray)
@@ -62,24 +63,19 @@ def train(params: Params, shards: Path, target: Path) -> History:
         result = trainer.fit()
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
-        model = finished_model(params, Path(folder))
+        trained = finished_model(model, params, Path(folder))
     with replace_folder(target) as folder:
-        save_model(model, folder)
+        save_model(trained, folder)
         write_json(folder / "run.json", {"name": name, "mlflow_run": live.run_id})
     shutil.rmtree(storage / name)  # the model is written: a forced rerun starts anew
     return history
 
 
-def worker_config(params: Params, mix: Mix, shards: Path, run: Path) -> dict:
+def worker_config(params: Params, model: ModelConfig, mix: Mix, shards: Path, run: Path) -> dict:
     """All that a worker needs, as plain values."""
-    settings = {
-        name: value
-        for name, value in dataclasses.asdict(params.train).items()
-        if name in {field.name for field in dataclasses.fields(TrainingSettings)}
-    }
     return {
-        "model": model_config(params).to_dict(),
-        "settings": settings,
+        "model": model.to_dict(),
+        "settings": dataclasses.asdict(training_settings(params.train, params.train.steps, bf16=False)),
         "precision": params.train.precision,
         "seed": params.seed,
         "index": mix.index,
@@ -93,11 +89,6 @@ def worker_config(params: Params, mix: Mix, shards: Path, run: Path) -> dict:
         "run": str(run),
         "threads": cpus_per_worker(params.ray),
     }
-
-
-def model_config(params: Params) -> ModelConfig:
-    """The model that the params describe."""
-    return preset_config(params.model.preset, tuple(params.tasks), params.modulation.rank, params.modulation.layers)
 
 
 def resources(settings: Ray) -> ray.train.ScalingConfig:
@@ -123,17 +114,18 @@ def position(run: Path) -> int:
     return json.loads(path.read_text())["step"] if path.is_file() else 0
 
 
-def finished_model(params: Params, checkpoint: Path) -> InstructIPT:
+def finished_model(config: ModelConfig, params: Params, checkpoint: Path) -> InstructIPT:
     """The averaged weights of a training checkpoint with the reader of instructions trained beside them."""
-    trained = InstructIPT(model_config(params))
+    trained = InstructIPT(config)
     load_weights(trained, checkpoint / "ema.safetensors")
     train_instructions(trained.instruction, [task.instructions for task in params.tasks.values()])
     return trained.eval()
 
 
-def run_name(params: Params, shards: Path) -> str:
-    """A name that is the same for the same params and data: `train-` and a hash."""
-    blocks = {name: dataclasses.asdict(getattr(params, name)) for name in ("ingest", "model", "modulation", "train")}
+def run_name(params: Params, choice: Choice, shards: Path) -> str:
+    """A name that is the same for the same params, choice and data: `train-` and a hash."""
+    blocks = {name: dataclasses.asdict(getattr(params, name)) for name in ("ingest", "model", "train")}
+    blocks["modulation"] = dataclasses.asdict(choice)
     digest = hashlib.sha256(json.dumps([params.seed, blocks, [[n, t.share] for n, t in params.tasks.items()]]).encode())
     for task in params.tasks:
         for path in sorted((shards / task).rglob("*.parquet")):
@@ -178,7 +170,7 @@ def main() -> None:
     started = time.perf_counter()
     params = load_params()
     with connected():
-        history = train(params, SHARDS, TRAINED)
+        history = train(params, read_choice(), SHARDS, TRAINED)
     write_history(history, time.perf_counter() - started)
     print(
         f"train: model in {TRAINED}, curves in {LOSS_PLOT} and {VALIDATION_PLOT} (dvc plots show), summary in {SUMMARY}"

@@ -34,7 +34,7 @@ def train_worker(config: dict) -> None:
     model = InstructIPT(ModelConfig.from_dict(config["model"]))
     model.instruction.requires_grad_(False)  # trained apart, from sentences
     network = prepare_model(model)
-    state = TrainingState(model, TrainingSettings(bf16=bf16, **config["settings"]))
+    state = TrainingState(model, TrainingSettings(**config["settings"] | {"bf16": bf16}))
     history = History()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:

@@ -135,4 +135,4 @@ def test_stage_file_and_block_share_a_name(stage):
 
 
 def test_the_flow_is_the_designs():
-    assert list(STAGES) == ["prepare", "synthesize", "train", "compress", "evaluate", "register"]
+    assert list(STAGES) == ["prepare", "synthesize", "analyze", "train", "compress", "evaluate", "register"]

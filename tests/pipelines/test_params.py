@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipelines.params import Benchmark, Builtin, ParamsError, load_params
+from pipelines.params import Benchmark, Builtin, Modulation, ParamsError, load_params
 
 REAL = Path(__file__).parents[2] / "params.yaml"
 
@@ -61,7 +61,14 @@ def test_the_real_file_loads_whole():
     for block in ("synthesize", "ingest", "model", "ray", "compress", "register"):
         assert dataclasses.asdict(getattr(params, block)) == content[block]
     assert dataclasses.asdict(params.train) == content["train"]
-    assert list(params.modulation.layers) == content["modulation"]["layers"]
+    assert dataclasses.asdict(params.modulation) == content["modulation"]
+    assert list(params.analyze.candidates) == content["analyze"]["candidates"]
+
+
+def test_layers_and_rank_may_be_pinned(load):
+    content = changed("modulation.layers", ["head", "*.project"])
+    content["modulation"]["rank"] = 4
+    assert load(content).modulation == Modulation(4, ("head", "*.project"))
 
 
 def test_a_loaded_value_cannot_change():
@@ -102,8 +109,12 @@ def test_optional_values_may_be_absent(load):
         ("train", [1], ".train", "expected a block with steps, "),
         ("tasks", ["derain"], ".tasks", "expected a block of named entries, got ['derain']"),
         ("modulation.layers", "*.project", ".modulation.layers",
-         "expected a list, got '*.project'"),
-        ("modulation.layers.1", 3, ".modulation.layers[1]", "expected str, got 3"),
+         "expected a list, got '*.project', or expected one of auto; got '*.project'"),
+        ("modulation.layers", [], ".modulation.layers", "expected at least one name pattern, got none"),
+        ("modulation.rank", 0, ".modulation.rank", "expected 1 to 1000000, got 0"),
+        ("modulation.rank", "all", ".modulation.rank", "expected int, got 'all', or expected one of auto"),
+        ("analyze.candidates.1", 3, ".analyze.candidates[1]", "expected str, got 3"),
+        ("analyze.keep", 1.5, ".analyze.keep", "expected 0.01 to 1, got 1.5"),
         ("model.preset", "huge", ".model.preset", "expected one of tiny, small, base; got 'huge'"),
         ("train.precision", True, ".train.precision", "expected one of auto, fp32, bf16; got True"),
         ("ray.cpus_per_worker", "all", ".ray.cpus_per_worker",

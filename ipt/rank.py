@@ -1,0 +1,38 @@
+"""How large task biases have to be: singular spectra, and the smallest constant rank that keeps their energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ipt.modulation import modulated_layers
+
+
+@torch.no_grad()
+def singular_spectra(model: nn.Module) -> dict[str, Tensor]:
+    """The singular values of U V of each task, (T, r) by layer, falling; double precision."""
+    spectra = {}
+    for name, layer in modulated_layers(model).items():
+        # Orthogonal bases first: then the decomposition is that of an r x r matrix.
+        left = torch.linalg.qr(layer.task_up.double()).R
+        right = torch.linalg.qr(layer.task_down.double().transpose(1, 2)).R
+        spectra[name] = torch.linalg.svdvals(left @ right.transpose(1, 2))
+    return spectra
+
+
+def energy_by_rank(spectra: dict[str, Tensor], layers: Sequence[str]) -> Tensor:
+    """Share of the energy (squared singular values) of all `layers` that rank 0, 1, 2, ... keeps, (T, R + 1)."""
+    largest = max(spectra[name].shape[1] for name in layers)
+    energy = torch.stack(
+        [torch.nn.functional.pad(spectra[name].square(), (0, largest - spectra[name].shape[1])) for name in layers]
+    ).sum(0)
+    kept = torch.nn.functional.pad(energy.cumsum(1), (1, 0))
+    return kept / energy.sum(1, keepdim=True).clamp_min(1e-300)
+
+
+def constant_rank(spectra: dict[str, Tensor], layers: Sequence[str], energy: float) -> int:
+    """The smallest rank, the same for all `layers` and tasks, that keeps the share `energy` (0 to 1] of each task."""
+    enough = (energy_by_rank(spectra, layers) >= energy - 1e-9).all(0)
+    return max(int(enough.int().argmax()), 1)

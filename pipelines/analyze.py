@@ -1,0 +1,189 @@
+"""Stage: which layers get task biases and of which rank, found by sensitivity and rank analysis.
+
+A common backbone without tasks is trained for a short while, then full-rank biases on all candidates with the backbone
+held. Where params.yaml pins both layers and rank, they are the choice and nothing is measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ipt.backbone import Backbone
+from ipt.modulation import modulate, modulated_layers, task_parameters
+from ipt.rank import constant_rank, energy_by_rank, singular_spectra
+from ipt.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity
+from ipt.training import Batch, StepReport, has_bf16
+from pipelines.batches import training_batches
+from pipelines.choice import Choice, model_config, training_settings, write_choice
+from pipelines.files import replace_file, write_json
+from pipelines.heat_map import draw_heat_map
+from pipelines.ingest import SEGMENT, Mix, open_mix, read_groups
+from pipelines.params import Params, load_params
+from pipelines.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
+from pipelines.stage import run
+from pipelines.validate import load_pairs
+
+SUMMARY = METRICS / "analyze.json"
+
+
+def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]], Tensor, dict]:
+    """The choice, the sensitivity by layer, the energy that each rank keeps (T, R + 1), and a summary."""
+    started = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings, pinned = params.analyze, params.modulation
+    all_layers = pinned.layers == "auto"  # else only the rank is asked for
+    common, network = train_full_rank(params, shards, settings.candidates if all_layers else pinned.layers, device)
+    measure = psnr_meter(shards, tuple(params.tasks), settings.tiles, device)
+    scores = sensitivity(network, measure)
+    layers = tuple(choose_layers(scores, settings.keep) if all_layers else scores)
+    spectra = singular_spectra(network)
+    rank = constant_rank(spectra, layers, settings.energy) if pinned.rank == "auto" else pinned.rank
+    energy = energy_by_rank(spectra, layers)
+    summary = summarise(common, network, measure, Choice(rank, layers), energy)
+    return Choice(rank, layers), scores, energy, summary | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def train_full_rank(
+    params: Params, shards: Path, candidates: tuple[str, ...], device: torch.device
+) -> tuple[nn.Module, nn.Module]:
+    """A common backbone, and the same with full-rank biases on the candidates."""
+    settings = params.analyze
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(params.seed)
+    bf16 = params.train.precision == "bf16" or (params.train.precision == "auto" and has_bf16(device))
+    mix = open_mix(shards, params.tasks, "train", params.seed)
+    common = fit_all(
+        Backbone(model_config(params, Choice(1, candidates))).to(device),
+        group_batches(params, mix, 0, settings.common_steps),
+        training_settings(params.train, settings.common_steps, bf16),
+        told("common backbone", settings.common_steps),
+    )
+    calmer = dataclasses.replace(params.train, bias_learning_rate=settings.learning_rate)
+    network = fit_biases(
+        modulate(copy.deepcopy(common), len(params.tasks), None, candidates),
+        group_batches(params, mix, settings.common_steps, settings.bias_steps),
+        training_settings(calmer, settings.bias_steps, bf16),
+        told("full-rank biases", settings.bias_steps),
+    )
+    return common, network
+
+
+def summarise(
+    common: nn.Module, network: nn.Module, measure: Callable[[nn.Module], list[float]], choice: Choice, energy: Tensor
+) -> dict:
+    """The numbers of the choice: what it costs beside the backbone and how much of the biases' energy it keeps."""
+    chosen = modulate(copy.deepcopy(common), energy.shape[0], choice.rank, choice.layers)
+    return {
+        "rank": choice.rank,
+        "layers": len(choice.layers),
+        "candidates": len(modulated_layers(network)),
+        "energy_kept": round(float(energy[:, min(choice.rank, energy.shape[1] - 1)].min()), 4),
+        "bias_share": round(count(task_parameters(chosen)) / count(common.parameters()), 4),
+        "psnr_common": round(float(np.mean(measure(common))), 3),
+        "psnr_full_rank": round(float(np.mean(measure(network))), 3),
+    }
+
+
+def count(parameters) -> int:
+    """How many numbers."""
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:
+    """The stream's batches of `steps` steps from `first_step` on, read here: the analysis is one process."""
+    per_step = params.train.groups_per_step
+    first, last = first_step * per_step, (first_step + steps) * per_step
+    segment = max(SEGMENT // per_step, 1) * per_step
+    tables = (
+        read.slice(offset, per_step)
+        for read in (read_groups(mix, start, min(start + segment, last)) for start in range(first, last, segment))
+        for offset in range(0, len(read), per_step)
+    )
+    return training_batches(
+        tables, mix.index, params.ingest.crop, params.seed,
+        threads=params.ingest.decode_threads, prefetch=params.ingest.prefetch_steps,
+    )  # fmt: skip
+
+
+def psnr_meter(shards: Path, tasks: tuple[str, ...], tiles: int, device: torch.device) -> Callable:
+    """A function from a network to its mean PSNR (dB) on `tiles` whole training tiles of each task.
+
+    Not the held-out ones, which are for judging the model that is made of this choice.
+    """
+    pairs = [load_pairs(shards / task / "train", tiles) for task in tasks]
+    images = torch.tensor(np.stack([np.stack(pair) for of_task in pairs for pair in of_task]), device=device)
+    degraded, clean = images.permute(1, 0, 4, 2, 3).contiguous()
+    index = torch.arange(len(tasks), device=device).repeat_interleave(
+        torch.tensor([len(p) for p in pairs], device=device)
+    )
+
+    @torch.inference_mode()
+    def measure(network: nn.Module) -> list[float]:
+        restored = ByTask(network)(degraded, index).clamp(0, 1)
+        psnr = -10 * (restored - clean).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
+        return [float(psnr[index == task].mean()) for task in range(len(tasks))]
+
+    return measure
+
+
+def told(what: str, steps: int) -> Callable[[StepReport], None]:
+    """Says how far a training is, ten times."""
+    every = max(steps // 10, 1)
+
+    def tell(report: StepReport) -> None:
+        if report.step % every == 0:
+            print(f"analyze: {what}, step {report.step} of {steps}, loss {report.loss:.5f}", flush=True)
+
+    return tell
+
+
+def write_plots(tasks: tuple[str, ...], scores: dict[str, list[float]], energy: Tensor) -> None:
+    """The tables and the picture that `dvc plots` shows and MLflow keeps; without rows where nothing was measured."""
+    rows = [
+        {"layer": layer, "task": task, "psnr_gain": gain}
+        for layer, gains in scores.items()
+        for task, gain in zip(tasks, gains, strict=True)
+    ]
+    kept = [
+        {"rank": rank, "task": task, "energy": float(share)}
+        for task, shares in zip(tasks, energy, strict=False)
+        for rank, share in enumerate(shares)
+    ]
+    for path, table, columns in (
+        (SENSITIVITY, rows, ("layer", "task", "psnr_gain")),
+        (SPECTRUM, kept, ("rank", "task", "energy")),
+    ):
+        with replace_file(path) as temporary:
+            pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, float_format="%.5g")
+    with replace_file(HEAT_MAP) as temporary:
+        draw_heat_map(tasks, scores, temporary)
+
+
+def main() -> None:
+    """Read params.yaml, choose, and write choice, summary and plots."""
+    params = load_params()
+    pinned = params.modulation
+    if "auto" in (pinned.rank, pinned.layers):
+        choice, scores, energy, summary = analyze(params, SHARDS)
+        print(f"analyze: {len(choice.layers)} of {summary['candidates']} layers, rank {choice.rank}: {summary}")
+    else:
+        choice, scores, energy = Choice(pinned.rank, pinned.layers), {}, torch.zeros(0, 0)
+        summary = {"rank": choice.rank, "layers": len(choice.layers)}
+        print("analyze: skipped, params.yaml.modulation pins layers and rank")
+    write_choice(choice)
+    write_json(SUMMARY, summary)
+    write_plots(tuple(params.tasks), scores, energy)
+
+
+if __name__ == "__main__":
+    run(main)
