@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench contact-sheet bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui bench ablation contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,8 +29,14 @@ ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://
 bench: $(INSTALLED)  ## time of a mixed-task training step beside the plain backbone's
 	$(BIN)/python -m benchmarks.modulation
 
+ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/method.md (an hour; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.ablation
+
 contact-sheet: $(INSTALLED)  ## every degradation at five severities, into docs/degradations.jpg
 	$(BIN)/python -m benchmarks.contact_sheet
+
+statistics: $(INSTALLED)  ## the recipes beside real pairs, into docs/statistics.png: make statistics DATA=FOLDER
+	$(BIN)/python -m benchmarks.statistics $(DATA)
 
 bench-degradations: $(INSTALLED)  ## speed of the degradations beside their peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/peers imagecorruptions==1.1.2 'setuptools<80'

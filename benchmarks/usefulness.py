@@ -103,7 +103,7 @@ def train_alone(params: Params, source: Source, steps: int) -> Module:
     torch.manual_seed(params.seed)
     model = InstructIPT(dataclasses.replace(model_config(params, read_choice()), tasks=(source.task,)))
     model.instruction.requires_grad_(False)
-    settings = training_settings(params.train, steps, bf16=False)
+    settings = dataclasses.replace(training_settings(params, steps, bf16=False), task_weights=(1.0,))
     state = TrainingState(model, settings)
     started = time.monotonic()
 

@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ipt.checkpoint import load_weights, save_weights
+from ipt.losses import balanced_loss, gradient_conflict, restoration_loss, task_errors, task_means
 from ipt.modulation import task_parameters
-
-SOFTNESS = 0.1  # e of the Charbonnier distance
-NEGLIGIBLE = 1e-6  # a distance that is as good as none (67 dB)
-MEMORY = 0.95  # of the running mean of each task's error, by step
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class TrainingSettings:
     weight_decay: float
     clip_norm: float
     ema_decay: float
+    task_weights: tuple[float, ...]  # of each task's part in the loss
     bf16: bool
 
 
@@ -58,6 +56,7 @@ class StepReport:
     loss: float  # mean over samples
     task_loss: tuple[float, ...]  # mean loss of the samples of each task of the batch
     gradient_norm: float  # before clipping
+    gradient_conflict: float | None  # of `ipt.losses`; None in most steps
     learning_rate: float
     samples: int
     step_seconds: float  # from batch to batch, waiting included
@@ -122,11 +121,13 @@ def fit(
     *,
     network: nn.Module | None = None,
     on_step: Callable[[StepReport], None] = lambda report: None,
+    conflict_every: int | None = None,
 ) -> None:
     """Train until `settings.steps`; `network` is the model as wrapped for distributed training, if it is.
 
-    `on_step` is called after every step and may save the state. Raises RuntimeError where the batches end early or
-    the loss is no longer a finite number.
+    Every `conflict_every` steps the report holds the `gradient_conflict` of its batch, which costs as much as a pass
+    backward for each task. `on_step` is called after every step and may save the state. Raises RuntimeError where the
+    batches end early or the loss is no longer a finite number.
     """
     network = network or state.model
     device = next(network.parameters()).device
@@ -137,7 +138,10 @@ def fit(
         if batch is None:
             raise RuntimeError(f"training data ended after step {state.step} of {state.settings.steps}")
         waited = time.perf_counter()
-        report = synchronous_step(state, network, batch.to(device))
+        batch = batch.to(device)
+        asked = conflict_every and (state.step + 1) % conflict_every == 0
+        conflict = gradient_conflict(state.model, batch.degraded, batch.clean, batch.index) if asked else None
+        report = synchronous_step(state, network, batch)
         ended = time.perf_counter()
         state.step += 1
         on_step(
@@ -146,6 +150,7 @@ def fit(
                 samples=len(batch.index),
                 step_seconds=ended - started,
                 wait_seconds=waited - started,
+                gradient_conflict=conflict,
                 **report,
             )
         )
@@ -161,10 +166,10 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=settings.bf16):
         restored = network(batch.degraded, batch.index)
     distances = restoration_loss(restored.float(), batch.clean)  # (B,)
-    # The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged.
-    # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
-    errors = task_means((distances + NEGLIGIBLE) ** (1 / 3), batch.index)
-    loss, scale = balanced_loss(errors, state.task_scale)
+    tasks = batch.index.unique()
+    errors = task_errors(distances, batch.index, tasks)
+    weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
+    loss, scale = balanced_loss(errors, state.task_scale, weights)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
@@ -178,39 +183,10 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     state.ema.update_parameters(state.model)
     return {
         "loss": distances.mean().item(),
-        "task_loss": tuple(task_means(distances.detach(), batch.index).tolist()),
+        "task_loss": tuple(task_means(distances.detach(), batch.index, tasks).tolist()),
         "gradient_norm": norm.item(),
         "learning_rate": settings.learning_rate * factor,
     }
-
-
-def task_means(values: Tensor, index: Tensor) -> Tensor:
-    """Mean of the samples of each task of the batch, in task order: (B,) to (T,)."""
-    return torch.stack([values[index == task].mean() for task in index.unique()])
-
-
-def balanced_loss(errors: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean over tasks of `errors` (T,), each relative to its own running mean over steps and workers.
-
-    So a task pulls by its relative error, as in PSNR, and not by its size: else the task with the largest (haze)
-    decides alone where the backbone goes. `scale` (T,) is the running means so far, None at the first step; returns
-    the loss and the running means with this step.
-    """
-    overall = errors.detach().clone()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(overall)  # the same on every worker
-        overall /= torch.distributed.get_world_size()
-    scale = overall if scale is None else overall.lerp(scale, MEMORY)
-    return (errors / scale).mean(), scale
-
-
-def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Charbonnier distance sqrt(x^2 + e^2) - e with e = 0.1, by sample: (B, 3, H, W) to (B,); 0 where equal.
-
-    Quadratic below a tenth of the range, linear above (Charbonnier et al. 1994). With the usual e = 0.001 it is the
-    absolute error, whose best answer to sparse damage such as rain is to leave the image as it is.
-    """
-    return ((restored - clean).square() + SOFTNESS**2).sqrt().sub(SOFTNESS).mean((1, 2, 3))
 
 
 def learning_rate_factor(step: int, settings: TrainingSettings) -> float:

@@ -65,14 +65,14 @@ def train_full_rank(
     common = fit_all(
         Backbone(model_config(params, Choice(1, candidates))).to(device),
         group_batches(params, mix, 0, settings.common_steps),
-        training_settings(params.train, settings.common_steps, bf16),
+        training_settings(params, settings.common_steps, bf16),
         told("common backbone", settings.common_steps),
     )
-    calmer = dataclasses.replace(params.train, bias_learning_rate=settings.learning_rate)
+    calm = training_settings(params, settings.bias_steps, bf16)
     network = fit_biases(
         modulate(copy.deepcopy(common), len(params.tasks), None, candidates),
         group_batches(params, mix, settings.common_steps, settings.bias_steps),
-        training_settings(calmer, settings.bias_steps, bf16),
+        dataclasses.replace(calm, bias_learning_rate=settings.learning_rate),
         told("full-rank biases", settings.bias_steps),
     )
     return common, network

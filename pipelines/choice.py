@@ -10,7 +10,7 @@ from pathlib import Path
 from ipt.config import ModelConfig, preset_config
 from ipt.training import TrainingSettings
 from pipelines.files import write_json
-from pipelines.params import Params, Train
+from pipelines.params import Params
 from pipelines.paths import CHOICE
 
 
@@ -45,12 +45,13 @@ def model_config(params: Params, choice: Choice) -> ModelConfig:
     return preset_config(params.model.preset, tuple(params.tasks), choice.rank, choice.layers)
 
 
-def training_settings(block: Train, steps: int, bf16: bool) -> TrainingSettings:
+def training_settings(params: Params, steps: int, bf16: bool) -> TrainingSettings:
     """The numbers of a training of `steps`; the warm-up is at most a tenth of it."""
     values = {
         name: value
-        for name, value in dataclasses.asdict(block).items()
+        for name, value in dataclasses.asdict(params.train).items()
         if name in {field.name for field in dataclasses.fields(TrainingSettings)}
     }
-    warmup = min(block.warmup_steps, steps // 10)
-    return TrainingSettings(**values | {"steps": steps, "warmup_steps": warmup, "bf16": bf16})
+    warmup = min(params.train.warmup_steps, steps // 10)
+    weights = tuple(task.weight for task in params.tasks.values())
+    return TrainingSettings(**values | {"steps": steps, "warmup_steps": warmup, "task_weights": weights, "bf16": bf16})

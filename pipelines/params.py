@@ -47,6 +47,7 @@ class Task:
     """One entry of the task table."""
 
     share: int  # samples of this task in every group of a training batch
+    weight: float  # of its part in the loss
     recipe: list  # steps for degradations.recipe.degrade; checked by the stage that uses it
     instructions: tuple[str, ...]  # what people say when they want this task
 
@@ -241,7 +242,7 @@ def _check(params: Params, where: str) -> None:
     for name, task in params.tasks.items():
         if not name.isidentifier():
             raise ParamsError(f"{where}.tasks.{name}: expected a name of letters, digits and '_'")
-        _positive(f"{where}.tasks.{name}", task, "share")
+        _positive(f"{where}.tasks.{name}", task, "share", "weight")
         if not task.instructions:
             raise ParamsError(f"{where}.tasks.{name}.instructions: expected at least one sentence, got none")
     for number, source in enumerate(params.prepare.sources):

@@ -75,7 +75,7 @@ def worker_config(params: Params, model: ModelConfig, mix: Mix, shards: Path, ru
     """All that a worker needs, as plain values."""
     return {
         "model": model.to_dict(),
-        "settings": dataclasses.asdict(training_settings(params.train, params.train.steps, bf16=False)),
+        "settings": dataclasses.asdict(training_settings(params, params.train.steps, bf16=False)),
         "precision": params.train.precision,
         "seed": params.seed,
         "index": mix.index,

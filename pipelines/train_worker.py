@@ -50,7 +50,7 @@ def train_worker(config: dict) -> None:
         threads=config["ingest"]["decode_threads"],
         prefetch=config["ingest"]["prefetch_steps"],
     )
-    fit(state, batches, network=network, on_step=reporter)
+    fit(state, batches, network=network, on_step=reporter, conflict_every=config["validate_every"])
     if reporter.reported != state.step:  # continued after the last step: nothing was reported in this life
         reporter.checkpoint()
 
@@ -121,6 +121,9 @@ class _Reporter:
                 "wait_share": wait / seconds,
             }
         )
+        conflicts = [r.gradient_conflict for r in self.recent if r.gradient_conflict is not None]
+        if conflicts:  # of this worker's batches
+            values["gradient_conflict"] = sum(conflicts) / len(conflicts)
         self.recent.clear()
         self.history.steps.append({"step": self.state.step} | values)
         self._send(values)

@@ -95,6 +95,7 @@ def toy(tree) -> None:
     )
     tree["synthesize"].update(variants=1, tiles_per_shard=8, row_group_rows=4)
     tree["ingest"].update(crop=32)
+    tree["analyze"].update(common_steps=8, bias_steps=8, tiles=2)
     tree["train"].update(
         steps=8,
         groups_per_step=2,
@@ -126,6 +127,7 @@ def test_first_repro_makes_everything(project: Project) -> None:
         "prepare",
         "synthesize@denoise",
         "synthesize@derain",
+        "analyze",
         "train",
         "compress",
         "evaluate",
@@ -174,6 +176,9 @@ def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None
         (step, task) for step in (4, 8) for task in ("denoise", "derain")
     }
     assert psnr["encoding"]["color"]["field"] == "task"
+    energy = next(plots for title, plots in shown["data"].items() if "Energy" in title)[0]["content"]
+    assert {row["task"] for row in energy["data"]["values"]} == {"denoise", "derain"}
+    assert any(title.endswith("sensitivity.png") for title in shown["data"])
     assert any(title.endswith("restored/derain.png") for title in shown["data"])
     assert "failed to load" not in project.call("dvc", "metrics", "show").stderr
 
@@ -211,7 +216,7 @@ def test_changed_recipe_remakes_that_task_only(project: Project) -> None:
     before = project.locked()
     project.edit(lambda tree: tree["tasks"]["denoise"]["recipe"][1]["GaussianNoise"].update(sigma=[20, 30]))
     output = project.repro()
-    assert ran(output) == {"synthesize@denoise", "train", "compress", "evaluate", "register"}
+    assert ran(output) == {"synthesize@denoise", "analyze", "train", "compress", "evaluate", "register"}
     after = project.locked()
     assert after["data/shards/denoise"] != before["data/shards/denoise"]
     assert after["data/shards/derain"] == before["data/shards/derain"]
@@ -221,12 +226,14 @@ def test_changed_recipe_remakes_that_task_only(project: Project) -> None:
 def test_added_and_removed_task(project: Project) -> None:
     entry = {
         "share": 2,
+        "weight": 0.5,
         "recipe": [{"GaussianNoise": {"sigma": 10}}],
         "instructions": ["polish it a little"],
     }
     project.edit(lambda tree: tree["tasks"].update(polish=entry))
     assert ran(project.repro()) == {
         "synthesize@polish",
+        "analyze",
         "train",
         "compress",
         "evaluate",
@@ -235,7 +242,7 @@ def test_added_and_removed_task(project: Project) -> None:
     assert project.json("models/compressed/config.json")["tasks"] == ["denoise", "derain", "polish"]
 
     project.edit(lambda tree: tree["tasks"].pop("polish"))
-    output = project.repro("train", "compress")
+    output = project.repro("compress")
     assert "synthesize@polish" not in ran(output)
     assert project.json("models/compressed/config.json")["tasks"] == ["denoise", "derain"]
 
@@ -264,6 +271,15 @@ def test_killed_training_continues(project: Project) -> None:
     assert continued >= reached
     steps = pd.read_csv(project.folder / "plots/loss.csv")["step"].tolist()
     assert steps == list(range(2, 81, 2))  # nothing lost, nothing twice
+
+
+def test_pinned_layers_and_rank_are_not_analyzed(project: Project) -> None:
+    project.edit(lambda tree: tree["modulation"].update(rank=3, layers=["head"]))
+    project.edit(lambda tree: tree["train"].update(steps=4))
+    output = project.repro("train")
+    assert "analyze: skipped" in output
+    config = project.json("models/trained/config.json")
+    assert (config["rank"], config["layers"]) == (3, ["head"])
 
 
 def test_two_callers_at_once(project: Project) -> None:

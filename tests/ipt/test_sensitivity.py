@@ -14,7 +14,7 @@ from ipt.training import Batch, TrainingSettings
 TASKS = 2
 SETTINGS = TrainingSettings(
     steps=30, learning_rate=1e-2, bias_learning_rate=1e-2, warmup_steps=2, weight_decay=0, clip_norm=10,
-    ema_decay=0.5, bf16=False,
+    ema_decay=0.5, task_weights=(1.0, 1.0), bf16=False,
 )  # fmt: skip
 
 

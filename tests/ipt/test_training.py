@@ -14,18 +14,15 @@ from ipt.training import (
     Batch,
     TrainingSettings,
     TrainingState,
-    balanced_loss,
     fit,
     has_bf16,
     learning_rate_factor,
-    restoration_loss,
     synchronous_step,
-    task_means,
 )
 
 SETTINGS = TrainingSettings(
     steps=20, learning_rate=5e-3, bias_learning_rate=5e-3, warmup_steps=3, weight_decay=1e-4,
-    clip_norm=1.0, ema_decay=0.9, bf16=False,
+    clip_norm=1.0, ema_decay=0.9, task_weights=(1.0, 1.0, 1.0), bf16=False,
 )  # fmt: skip
 
 
@@ -186,49 +183,24 @@ def test_learning_rate_is_1_percent_at_the_last_step(steps, warmup):
     assert learning_rate_factor(steps - 1, settings) == pytest.approx(0.01)
 
 
-def test_task_means_are_in_task_order():
-    means = task_means(torch.tensor([1.0, 5.0, 3.0, 7.0]), torch.tensor([2, 0, 2, 1]))
-    assert means.tolist() == [5, 7, 2]
+def test_a_task_with_more_weight_is_learned_better(new_state):
+    def error_of_first(first: float) -> float:
+        state = new_state(task_weights=(first, 1.0, 1.0))
+        fit(state, batches())
+        return synchronous_step(state, state.model, next(batches(99)))["task_loss"][0]
+
+    assert error_of_first(20.0) < error_of_first(0.05)
 
 
-def test_tasks_pull_by_their_relative_error():
-    errors = torch.tensor([0.001, 0.1, 0.4], requires_grad=True)
-    balanced_loss(errors, None)[0].backward()
-    assert (errors * errors.grad).tolist() == pytest.approx([1 / 3] * 3)
-
-
-def test_the_scale_of_a_task_follows_its_error_slowly():
-    _, scale = balanced_loss(torch.tensor([1.0, 2.0]), None)
-    _, scale = balanced_loss(torch.tensor([0.0, 2.0]), scale)
-    assert scale.tolist() == pytest.approx([0.95, 2.0])
-    loss, _ = balanced_loss(torch.tensor([0.95, 4.0]), scale)
-    assert loss.item() == pytest.approx((1 + 4 / 2.1) / 2)
-
-
-def test_all_workers_share_one_scale(tmp_path):
-    torch.multiprocessing.spawn(scale_of_worker, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first.tolist() == second.tolist() == pytest.approx([2.0, 3.0])
-
-
-def scale_of_worker(rank: int, folder) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    _, scale = balanced_loss(torch.tensor([[1.0, 4.0], [3.0, 2.0]][rank]), None)
-    torch.save(scale, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_restoration_loss_is_quadratic_for_small_errors_and_linear_for_large_ones():
-    restored, clean = torch.rand(2, 4, 3, 6, 5)
-    losses = restoration_loss(restored, clean)
-    assert losses.shape == (4,)
-    for sample in range(4):
-        difference = restored[sample] - clean[sample]
-        torch.testing.assert_close(losses[sample], ((difference**2 + 0.01).sqrt() - 0.1).mean())
-    assert restoration_loss(clean, clean).abs().max() < 1e-7
-    small, large = (restoration_loss(clean + shift, clean)[0].item() for shift in (0.001, 100.0))
-    assert small == pytest.approx(0.001**2 / 0.2, rel=0.05)
-    assert large == pytest.approx(99.9, rel=1e-4)
+def test_gradient_conflict_is_reported_now_and_then_and_leaves_the_training_alone(new_state):
+    reports, plain = [], new_state()
+    fit(plain, batches())
+    watched = new_state()
+    fit(watched, batches(), on_step=reports.append, conflict_every=8)
+    assert [report.step for report in reports if report.gradient_conflict is not None] == [8, 16]
+    assert all(-1 <= report.gradient_conflict <= 1 for report in reports[7::8])
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(watched)[name])
 
 
 def test_the_average_follows_the_weights_with_a_window_that_grows(new_state):

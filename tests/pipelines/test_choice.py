@@ -36,8 +36,9 @@ def test_the_model_has_the_params_tasks_and_preset_and_the_choices_biases():
 
 
 def test_training_settings_are_the_params_with_a_warm_up_that_fits():
-    settings = training_settings(PARAMS.train, 50, True)
+    settings = training_settings(PARAMS, 50, True)
     assert isinstance(settings, TrainingSettings)
     assert (settings.steps, settings.warmup_steps, settings.bf16) == (50, 5, True)
+    assert settings.task_weights == tuple(task.weight for task in PARAMS.tasks.values())
     assert settings.learning_rate == PARAMS.train.learning_rate
-    assert training_settings(PARAMS.train, 10**5, False).warmup_steps == PARAMS.train.warmup_steps
+    assert training_settings(PARAMS, 10**5, False).warmup_steps == PARAMS.train.warmup_steps
