@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench ablation contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui bench-modulation ablation contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,7 +26,7 @@ lint: $(INSTALLED)  ## ruff check and format
 ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://127.0.0.1:5000
 	@$(BIN)/python -m pipelines.ui
 
-bench: $(INSTALLED)  ## time of a mixed-task training step beside the plain backbone's
+bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain backbone and PEFT
 	$(BIN)/python -m benchmarks.modulation
 
 ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/method.md (an hour; goes on where it was stopped)
