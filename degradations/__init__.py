@@ -19,10 +19,11 @@ import albumentations  # noqa: F401
 if _without_torch:
     del sys.modules["albumentations.pytorch"]  # whoever wants it can still import it
 
-from .blur import CameraShake, Defocus, ObjectMotion
+from .blur import CameraShake, Defocus
 from .drops import LensDrops
 from .haze import Haze
 from .lowlight import LowLight
+from .motion import ObjectMotion
 from .noise import GaussianNoise, SensorNoise
 from .rain import Rain
 from .resolution import LowResolution

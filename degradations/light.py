@@ -1,9 +1,11 @@
-"""sRGB values <-> linear light (IEC 61966-2-1)."""
+"""sRGB values <-> linear light (IEC 61966-2-1), and what happens to light during an exposure."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+
+WHITE = np.float32(254.5 / 255)  # an sRGB value above was clipped by the camera
 
 
 def srgb_to_linear(image: np.ndarray) -> np.ndarray:
@@ -46,3 +48,33 @@ def _power(values: np.ndarray, exponent: float) -> None:
     """Raise a contiguous array to a power, in place."""
     flat = values.reshape(-1)
     cv2.pow(flat, exponent, dst=flat)
+
+
+def unclip(image: np.ndarray, highlight: float) -> np.ndarray:
+    """Linear light of sRGB values, with what the camera clipped raised to 1 + highlight.
+
+    Args:
+        image: float32 (H, W, 3) in [0, 1].
+        highlight: at least 0.
+
+    Returns:
+        float32 (H, W, 3), at least 0.
+    """
+    light = srgb_to_linear(image)
+    if highlight > 0:
+        light[image >= WHITE] *= np.float32(1 + highlight)
+    return light
+
+
+def convolve(light: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Light that moves along a path: convolution with the share of the exposure spent at each place.
+
+    Args:
+        light: float32 (H, W, C); mirrored beyond its edges.
+        kernel: float32, odd sides, sum 1.
+
+    Returns:
+        float32 of the shape of `light`.
+    """
+    # OpenCV correlates; a path is a convolution.
+    return cv2.filter2D(light, -1, kernel[::-1, ::-1].copy(), borderType=cv2.BORDER_REFLECT_101)

@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from degradations.blur import camera_shake, defocus, disc_kernel, object_motion
+from degradations.blur import camera_shake, defocus, disc_kernel
 from degradations.depth import fractal, guided_filter, scene_depth
 from degradations.drops import lens_drops
 from degradations.haze import haze
 from degradations.light import linear_to_srgb, srgb_to_linear
 from degradations.lowlight import low_light
+from degradations.motion import object_motion
 from degradations.noise import gaussian_noise, sensor_noise
 from degradations.rain import rain, streak_layer
 from degradations.resolution import low_resolution

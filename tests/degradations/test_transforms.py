@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import degradations
-from degradations.blur import camera_shake, defocus, object_motion
+from degradations.blur import camera_shake, defocus
 from degradations.drops import lens_drops
 from degradations.haze import haze
 from degradations.lowlight import low_light
+from degradations.motion import object_motion
 from degradations.noise import gaussian_noise, sensor_noise
 from degradations.rain import rain
 from degradations.resolution import low_resolution
