@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench-modulation ablation sixth-task contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui bench-modulation bench-backbones ablation sixth-task contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain b
 
 ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/method.md (an hour; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.ablation
+
+bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
+	$(BIN)/python -m benchmarks.backbones
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task

@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -144,25 +144,34 @@ def held_out_psnr(module: nn.Module, params: Params) -> dict[str, float]:
     return scores
 
 
+def kept_or_measured(path: Path, given: dict, call: Callable[[], dict]) -> dict:
+    """The result in `path` if it was made of the same `given`; else that of `call`, which is put there."""
+    if path.is_file() and (kept := json.loads(path.read_text()))["given"] == given:
+        return kept
+    result = {"given": given} | call()
+    write_json(path, result)
+    print(f"{path}: {np.mean(list(result['psnr'].values())):.2f} dB", flush=True)
+    return result
+
+
 def measure(row: str, seed: int, steps: int) -> dict:
     """Train and score one row, or read its result; runs in a process of its own."""
     params, choice = load_params(), read_choice()
+    given = Setting(dataclasses.replace(params, seed=seed), choice, steps, seed)
+
+    def train() -> dict:
+        torch.set_num_threads(1)
+        started = time.monotonic()
+        module = train_row(row, given)
+        sizes = [sum(p.numel() for p in network.parameters()) for network in (module, given.backbone())]
+        return {
+            "row": row, "seed": seed, "psnr": held_out_psnr(module, params),
+            "extra_parameters": sizes[0] / sizes[1] - 1, "seconds": time.monotonic() - started,
+        }  # fmt: skip
+
     path = RESULTS / f"{row.replace(' ', '-')}-seed{seed}-{steps}steps.json"
-    given = {"steps": steps, "rank": choice.rank, "layers": list(choice.layers), "preset": params.model.preset}
-    if path.is_file() and (kept := json.loads(path.read_text()))["given"] == given:
-        return kept
-    torch.set_num_threads(1)
-    started = time.monotonic()
-    module = train_row(row, Setting(dataclasses.replace(params, seed=seed), choice, steps, seed))
-    own = sum(parameter.numel() for parameter in module.parameters())
-    plain = sum(parameter.numel() for parameter in Backbone(model_config(params, choice)).parameters())
-    result = {
-        "row": row, "seed": seed, "given": given, "psnr": held_out_psnr(module, params),
-        "extra_parameters": own / plain - 1, "seconds": time.monotonic() - started,
-    }  # fmt: skip
-    write_json(path, result)
-    print(f"ablation: {row}, seed {seed}: {np.mean(list(result['psnr'].values())):.2f} dB", flush=True)
-    return result
+    made_of = {"config": model_config(params, choice).to_dict(), "steps": steps}
+    return kept_or_measured(path, made_of, train)
 
 
 def table(results: list[dict]) -> str:
