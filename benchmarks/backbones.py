@@ -105,10 +105,8 @@ def main() -> None:
         cells = " | ".join(f"{value:.2f}" for value in values.mean(0))
         one = kept[0]
         step, megapixel = (np.mean([r[what] for r in kept]) for what in ("step_seconds", "seconds_per_megapixel"))
-        print(
-            f"| {name} | {one['gmac']:.2f} | {one['parameters'] / 1e3:.0f} k | {step:.3f} | {megapixel:.2f} | {cells} | "
-            f"{values.mean():.2f} ± {spread:.2f} |"
-        )
+        costs = f"{one['gmac']:.2f} | {one['parameters'] / 1e3:.0f} k | {step:.3f} | {megapixel:.2f}"
+        print(f"| {name} | {costs} | {cells} | {values.mean():.2f} ± {spread:.2f} |")
 
 
 if __name__ == "__main__":

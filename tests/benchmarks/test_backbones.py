@@ -10,7 +10,7 @@ from ipt.config import preset_config
 CONFIGS = candidates(preset_config("tiny", ("denoise",), 2, ("head",)))
 
 
-@pytest.mark.parametrize(("name", "attending"), zip(CONFIGS, (0, 1, 3, 5), strict=True))
+@pytest.mark.parametrize(("name", "attending"), list(zip(CONFIGS, (0, 1, 3, 5), strict=True)))
 def test_candidates_attend_where_they_say(name, attending):
     backbone = Backbone(CONFIGS[name])
     assert sum(isinstance(module, ChannelAttention) for module in backbone.modules()) == attending
