@@ -174,6 +174,12 @@ def measure(row: str, seed: int, steps: int) -> dict:
     return kept_or_measured(path, made_of, train)
 
 
+def all_kept(given: dict) -> list[dict]:
+    """The results of all calls that were made of the same `given`."""
+    kept = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    return [result for result in kept if result["given"] == given and "row" in result]
+
+
 def table(results: list[dict]) -> str:
     """Markdown: mean over seeds, and the spread (half the range) of the average over tasks."""
     tasks = list(results[0]["psnr"])
@@ -204,8 +210,8 @@ def main() -> None:
     given = parser.parse_args()
     jobs = [(row, seed, given.steps) for seed in given.seeds for row in given.rows]
     with ProcessPoolExecutor(given.jobs) as pool:
-        results = list(pool.map(measure, *zip(*jobs, strict=True)))
-    written = table(results)
+        measured = list(pool.map(measure, *zip(*jobs, strict=True)))
+    written = table(all_kept(measured[0]["given"]))
     text = REPORT.read_text()
     before, rest = text.split(BEGIN)
     with replace_file(REPORT) as temporary:
