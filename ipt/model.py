@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import difflib
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ipt.adapters import add_task
 from ipt.backbone import Backbone
 from ipt.config import ModelConfig
 from ipt.instruction import InstructionModel
@@ -51,3 +54,18 @@ class InstructIPT(nn.Module):
         """The probability of each task given a sentence; they sum to less than 1, the rest is doubt."""
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
+
+
+def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
+    """A copy of `model` that knows one more task, which so far does what the common backbone does.
+
+    Its other tasks restore as before, to the bit. Train the new bias (`ipt.adapters.add_task` says how), and the reader
+    of instructions anew, on the sentences of all tasks. Raises ValueError for a task that the model knows already.
+    """
+    if task in model.config.tasks:
+        raise ValueError(f"task: the model knows '{task}' already (its tasks: {', '.join(model.config.tasks)})")
+    extended = copy.deepcopy(model)
+    add_task(extended.backbone)
+    extended.config = dataclasses.replace(model.config, tasks=(*model.config.tasks, task))
+    extended.instruction = InstructionModel(len(extended.config.tasks))
+    return extended

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ipt.model import InstructIPT
+from ipt.checkpoint import load_model, save_model
+from ipt.model import InstructIPT, with_new_task
 from ipt.modulation import merge
 
 
@@ -93,3 +94,23 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
     assert 0 < sum(probabilities.values()) < 1  # the rest is doubt
     expected = model.instruction(["take away the rain"])[0]
     assert list(probabilities.values()) == pytest.approx(expected.tolist())
+
+
+def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_config, randomized, tmp_path):
+    model = randomized(make_config())
+    extended = with_new_task(model, "brighten")
+    save_model(extended, tmp_path)
+    extended = load_model(tmp_path)
+    assert extended.config.tasks == ("denoise", "derain", "deblur", "brighten")
+    assert model.config.tasks == ("denoise", "derain", "deblur")
+    image = torch.rand(1, 3, 9, 16)
+    for task in range(3):
+        assert torch.equal(extended(image, torch.tensor([task])), model(image, torch.tensor([task])))
+    common = model(image, None)
+    torch.testing.assert_close(extended(image, torch.tensor([3])), common, atol=1e-4, rtol=1e-4)
+    assert len(extended.understand("make it brighter")) == 4
+
+
+def test_a_task_cannot_be_added_twice(make_config):
+    with pytest.raises(ValueError, match="knows 'derain' already"):
+        with_new_task(InstructIPT(make_config()), "derain")
