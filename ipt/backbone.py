@@ -23,7 +23,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch, self.multiple = config.patch, config.size_multiple
         widths = [config.width * 2**level for level in range(len(config.blocks))]
         patch_values = 3 * config.patch**2
 
@@ -45,7 +45,15 @@ class Backbone(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, degraded: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB to the same shape; H and W multiples of `ModelConfig.size_multiple`."""
+        """(B, 3, H, W) RGB, any H and W, to the same shape; not clipped."""
+        height, width = degraded.shape[-2:]
+        down, right = -height % self.multiple, -width % self.multiple
+        if down or right:
+            # Reflection would need images larger than the padding; repeating the edge works from 1 x 1 on.
+            degraded = F.pad(degraded, (0, right, 0, down), mode="replicate")
+        return self._restore(degraded)[..., :height, :width]
+
+    def _restore(self, degraded: Tensor) -> Tensor:
         x = self.stem(F.pixel_unshuffle(degraded, self.patch)).permute(0, 2, 3, 1)  # (B, H/p, W/p, C)
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):

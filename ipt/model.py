@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ipt.adapters import add_task
@@ -32,14 +31,8 @@ class InstructIPT(nn.Module):
 
         Without an index the task-general backbone restores alone. Returns the shape of `degraded`, not clipped.
         """
-        height, width = degraded.shape[-2:]
-        multiple = self.config.size_multiple
-        down, right = -height % multiple, -width % multiple
-        if down or right:
-            # Reflection would need images larger than the padding; repeating the edge works from 1 x 1 on.
-            degraded = F.pad(degraded, (0, right, 0, down), mode="replicate")
         select(self._selection, index, len(self.config.tasks), strength)
-        return self.backbone(degraded)[..., :height, :width]
+        return self.backbone(degraded)
 
     def task_index(self, task: str) -> int:
         """The place of a task in the stacked biases; a ValueError names the tasks that the model knows."""

@@ -31,15 +31,12 @@ def restore_image(
     check_image(image)
     index = model.task_index(choose_task(model, task, instruction))
     backbone = merge(model.backbone, index, strength)
-    multiple = model.config.size_multiple
 
     @torch.inference_mode()
     def restore_tile(tile: np.ndarray) -> np.ndarray:
-        height, width = tile.shape[:2]
-        padded = np.pad(tile, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
-        batch = torch.from_numpy(padded).permute(2, 0, 1)[None].contiguous()
+        batch = torch.from_numpy(tile).permute(2, 0, 1)[None].contiguous()
         restored = backbone(batch.to(next(backbone.parameters()).device))[0].permute(1, 2, 0)
-        return restored[:height, :width].clamp(0, 1).cpu().numpy()
+        return restored.clamp(0, 1).cpu().numpy()
 
     return restore_tiles(image, restore_tile, TILE, OVERLAP)
 

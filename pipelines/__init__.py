@@ -1,7 +1,8 @@
 """The pipeline: the only package that knows DVC, Ray and MLflow; one module per stage of dvc.yaml.
 
-Importing it sets, before those libraries are loaded, that none of them calls out and that a local Ray cluster needs
-no token file in the home folder. A value that is in the environment already stays.
+Importing it sets, before those libraries are loaded, that none of them calls out, that a local Ray cluster needs no
+token file in the home folder, and that torch's threads sleep while they wait: spinning, two of them on a machine that
+is busy with something else take many times as long. A value that is in the environment already stays.
 """
 
 import os
@@ -10,6 +11,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "OMP_WAIT_POLICY": "passive",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
 }.items():

@@ -175,7 +175,11 @@ def main() -> None:
     pinned = params.modulation
     if "auto" in (pinned.rank, pinned.layers):
         choice, scores, energy, summary = analyze(params, SHARDS)
-        print(f"analyze: {len(choice.layers)} of {summary['candidates']} layers, rank {choice.rank}: {summary}")
+        print(
+            f"analyze: {len(choice.layers)} of {summary['candidates']} layers, rank {choice.rank}; the biases are "
+            f"{summary['bias_share']:.0%} of the backbone and keep {summary['energy_kept']:.0%} of the full-rank "
+            f"energy; heat map in {HEAT_MAP} (dvc plots show)"
+        )
     else:
         choice, scores, energy = Choice(pinned.rank, pinned.layers), {}, torch.zeros(0, 0)
         summary = {"rank": choice.rank, "layers": len(choice.layers)}
