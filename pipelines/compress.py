@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from ipt.checkpoint import load_model, save_model
 from ipt.compress import LayerCompression, compress_biases
@@ -16,13 +17,13 @@ from pipelines.stage import run
 REPORT = METRICS / "compress.json"
 
 
-def compress(trained: Path, rank: int, target: Path) -> dict:
+def compress(trained: Path, rank: int | Literal["auto"], target: Path) -> dict:
     """Write the compressed checkpoint folder `target` and return the report.
 
-    A rank above the model's leaves the biases as they are.
+    `auto`, or a rank above the model's, leaves the biases as they are but for half precision.
     """
     model = load_model(trained)
-    compressed, layers = compress_biases(model, min(rank, model.config.rank))
+    compressed, layers = compress_biases(model, model.config.rank if rank == "auto" else min(rank, model.config.rank))
     with replace_folder(target) as folder:
         save_model(compressed, folder, half_biases=True)
     biases = task_parameters(compressed)

@@ -19,7 +19,6 @@ ABOVE_ZERO = {
     "analyze": "common_steps bias_steps learning_rate tiles",
     "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
     "validate_tiles checkpoint_every",
-    "compress": "rank",
     "evaluate": "tiles",
 }
 BETWEEN = {
@@ -32,6 +31,7 @@ BETWEEN = {
     },
     "analyze": {"keep": (0.01, 1), "energy": (0.01, 1)},
     "modulation": {"rank": (1, 10**6)},
+    "compress": {"rank": (1, 10**6)},
     "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
     "ray": {
         "workers": (0, 10**6),
@@ -177,9 +177,9 @@ class Ray:
 
 @dataclass(frozen=True)
 class Compress:
-    """Truncation of the task biases."""
+    """Truncation of the task biases; `auto` keeps the rank they were trained with."""
 
-    rank: int
+    rank: int | Literal["auto"]
 
 
 @dataclass(frozen=True)

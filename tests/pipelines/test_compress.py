@@ -56,7 +56,7 @@ def test_the_energy_kept_of_a_task_is_over_all_layers(trained, tmp_path):
         assert report["energy_kept"][task] == pytest.approx(1 - lost / total, abs=1e-3)
 
 
-@pytest.mark.parametrize("rank", [4, 99])
+@pytest.mark.parametrize("rank", [4, 99, "auto"])
 def test_a_rank_above_the_models_keeps_the_models(trained, tmp_path, rank):
     report = compress(tmp_path / "trained", rank, tmp_path / "out")
     assert report["rank"] == 4

@@ -130,7 +130,7 @@ def test_optional_values_may_be_absent(load):
         ("prepare.tile", 0, ".prepare.tile", "expected a number above 0, got 0"),
         ("train.learning_rate", -1e-3, ".train.learning_rate",
          "expected a number above 0, got -0.001"),
-        ("compress.rank", -2, ".compress.rank", "expected a number above 0, got -2"),
+        ("compress.rank", -2, ".compress.rank", "expected 1 to 1000000, got -2"),
         ("ray.workers", -1, ".ray.workers", "expected 0 to 1000000, got -1"),
         ("ingest.crop", 129, ".ingest.crop", "expected at most prepare.tile = 128, got 129"),
     ],
