@@ -181,22 +181,26 @@ def all_kept(given: dict) -> list[dict]:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown: mean over seeds, and the spread (half the range) of the average over tasks."""
+    """Markdown: means over seeds, half the range of the average over tasks, and that average at the first seed.
+
+    Rows with fewer seeds than others are to be compared at the first, which all have.
+    """
     tasks = list(results[0]["psnr"])
+    first = min(result["seed"] for result in results)
     lines = [
-        f"| | extra parameters | {' | '.join(tasks)} | mean | seeds |",
-        f"| --- | --- | {' | '.join('---' for _ in tasks)} | --- | --- |",
+        f"| | extra parameters | {' | '.join(tasks)} | mean | seeds | mean, seed {first} |",
+        f"| --- | --- | {' | '.join('---' for _ in tasks)} | --- | --- | --- |",
     ]
     for row, kept in itertools.groupby(sorted(results, key=lambda r: list(ROWS).index(r["row"])), lambda r: r["row"]):
-        kept = list(kept)
+        kept = sorted(kept, key=lambda result: result["seed"])
         values = np.array([[result["psnr"][task] for task in tasks] for result in kept])
         means = values.mean(1)
         spread = f" ± {np.ptp(means) / 2:.2f}" if len(kept) > 1 else ""
         cells = " | ".join(f"{value:.2f}" for value in values.mean(0))
         label = f"{row} ({ROWS[row]})" if ROWS[row] else row
-        lines.append(
-            f"| {label} | {kept[0]['extra_parameters']:.0%} | {cells} | {means.mean():.2f}{spread} | {len(kept)} |"
-        )
+        alone = f"{means[0]:.2f}" if kept[0]["seed"] == first else ""
+        mean = f"{means.mean():.2f}{spread} | {len(kept)} | {alone}"
+        lines.append(f"| {label} | {kept[0]['extra_parameters']:.0%} | {cells} | {mean} |")
     return "\n".join(lines) + "\n"
 
 

@@ -105,5 +105,5 @@ def test_the_table_gives_means_and_half_the_range():
 
     text = table([result("rank 2", 0, 20, 30), result("shared", 0, 10, 20), result("rank 2", 1, 21, 31)])
     lines = text.splitlines()
-    assert lines[2].startswith("| shared (one network, no task input) | 12% | 10.00 | 20.00 | 15.00 | 1 |")
-    assert lines[3].endswith("| 12% | 20.50 | 30.50 | 25.50 ± 0.50 | 2 |")
+    assert lines[2].startswith("| shared (one network, no task input) | 12% | 10.00 | 20.00 | 15.00 | 1 | 15.00 |")
+    assert lines[3].endswith("| 12% | 20.50 | 30.50 | 25.50 ± 0.50 | 2 | 25.00 |")
