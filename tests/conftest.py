@@ -101,4 +101,4 @@ def task_table():
     from pipelines.params import Task
 
     shares = {"denoise": 2, "derain": 1, "deblur": 3}
-    return {name: Task(share, [], (f"do {name}", f"{name} it")) for name, share in shares.items()}
+    return {name: Task(share, 1.0, [], (f"do {name}", f"{name} it")) for name, share in shares.items()}

@@ -17,7 +17,7 @@ from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
 from pipelines.synthesize import read_tiles, shard_row, synthesize, write_shard
 
-TASK = Task(1, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
+TASK = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
 SETTINGS = Synthesize(variants=2, tiles_per_shard=4, row_group_rows=3)
 
 
