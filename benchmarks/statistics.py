@@ -142,7 +142,7 @@ def rows(data: Path) -> list[Row]:
     measured, measured_depth = depth_pairs(data / "depth", made_up=False)
     made_up, made_up_depth = depth_pairs(data / "depth", made_up=True)
     depths = {id(measured): measured_depth, id(made_up): made_up_depth}
-    angle, sizes = "direction of the residual's edges, degrees", "share of snow in flakes below, pixels"
+    angle, sizes = "direction of edges, degrees", "diameter of flakes, pixels"
     return [
         Row("rain (Rain100L)", rain, made("derain", rain), residual_spectrum, orientation, angle),
         Row("blur (GoPro)", blur, made("deblur", blur), power_ratio, orientation, angle),
