@@ -101,12 +101,12 @@ def main() -> None:
     for name in names:
         kept = [result for result in results if result["name"] == name]
         values = np.array([[result["psnr"][task] for task in tasks] for result in kept])
-        spread = np.ptp(values.mean(1)) / 2
+        spread = f" ± {np.ptp(values.mean(1)) / 2:.2f}" if len(kept) > 1 else ""
         cells = " | ".join(f"{value:.2f}" for value in values.mean(0))
         one = kept[0]
         step, megapixel = (np.mean([r[what] for r in kept]) for what in ("step_seconds", "seconds_per_megapixel"))
         costs = f"{one['gmac']:.2f} | {one['parameters'] / 1e3:.0f} k | {step:.3f} | {megapixel:.2f}"
-        print(f"| {name} | {costs} | {cells} | {values.mean():.2f} ± {spread:.2f} |")
+        print(f"| {name} | {costs} | {cells} | {values.mean():.2f}{spread} |")
 
 
 if __name__ == "__main__":
