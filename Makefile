@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 .PHONY: help setup repro test test-slow lint ui bench-modulation bench-backbones ablation sixth-task contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(INSTALLED)  ## install into .venv
 
