@@ -126,7 +126,8 @@ def run_name(params: Params, choice: Choice, shards: Path) -> str:
     """A name that is the same for the same params, choice and data: `train-` and a hash."""
     blocks = {name: dataclasses.asdict(getattr(params, name)) for name in ("ingest", "model", "train")}
     blocks["modulation"] = dataclasses.asdict(choice)
-    digest = hashlib.sha256(json.dumps([params.seed, blocks, [[n, t.share] for n, t in params.tasks.items()]]).encode())
+    tasks = [[name, task.share, task.weight] for name, task in params.tasks.items()]
+    digest = hashlib.sha256(json.dumps([params.seed, blocks, tasks]).encode())
     for task in params.tasks:
         for path in sorted((shards / task).rglob("*.parquet")):
             with path.open("rb") as file:

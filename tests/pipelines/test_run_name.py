@@ -1,0 +1,33 @@
+"""A training run's name: another for everything that would make another model."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipelines.choice import Choice
+from pipelines.params import load_params
+from pipelines.train import run_name
+
+CHOICE = Choice(4, ("head",))
+
+
+@pytest.fixture
+def params():
+    real = load_params(Path(__file__).parents[2] / "params.yaml")
+    return dataclasses.replace(real, tasks={name: real.tasks[name] for name in ("denoise", "derain", "deblur")})
+
+
+def test_the_same_params_choice_and_shards_give_the_same_name(params, shards):
+    assert run_name(params, CHOICE, shards) == run_name(params, CHOICE, shards)
+
+
+@pytest.mark.parametrize(("field", "value"), [("share", 3), ("weight", 2.5)])
+def test_a_changed_task_gives_another_name(params, shards, field, value):
+    tasks = params.tasks | {"derain": dataclasses.replace(params.tasks["derain"], **{field: value})}
+    assert run_name(dataclasses.replace(params, tasks=tasks), CHOICE, shards) != run_name(params, CHOICE, shards)
+
+
+@pytest.mark.parametrize("other", [Choice(5, ("head",)), Choice(4, ("stem",))])
+def test_another_choice_gives_another_name(params, shards, other):
+    assert run_name(params, other, shards) != run_name(params, CHOICE, shards)
