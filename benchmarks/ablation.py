@@ -23,6 +23,7 @@ from torch import nn
 
 from benchmarks.variants import Conditioned, Film, OneEach, Prompt
 from ipt.backbone import Backbone
+from ipt.metrics import psnr
 from ipt.modulation import modulate, modulated_layers
 from ipt.sensitivity import ByTask, fit_all, fit_biases
 from ipt.training import Batch, TrainingState, fit
@@ -137,9 +138,8 @@ def held_out_psnr(module: nn.Module, params: Params) -> dict[str, float]:
         values = []
         for degraded, clean in load_pairs(SHARDS / task / "val", params.evaluate.tiles):
             image = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous()
-            restored = module(image, torch.tensor([number]))[0].clamp(0, 1).mul(255).round().div(255)
-            error = (restored.permute(1, 2, 0) - torch.from_numpy(clean)).square().mean()
-            values.append(-10 * float(error.clamp_min(1e-10).log10()))
+            restored = module(image, torch.tensor([number]))[0].permute(1, 2, 0).numpy()
+            values.append(psnr(restored, clean))
         scores[task] = float(np.mean(values))
     return scores
 
@@ -160,6 +160,7 @@ def measure(row: str, seed: int, steps: int) -> dict:
     given = Setting(dataclasses.replace(params, seed=seed), choice, steps, seed)
 
     def train() -> dict:
+        """The measured row."""
         torch.set_num_threads(1)
         started = time.monotonic()
         module = train_row(row, given)

@@ -65,6 +65,7 @@ def measure(name: str, seed: int, steps: int) -> dict:
     config = candidates(model_config(params, choice))[name]
 
     def train() -> dict:
+        """The measured candidate."""
         torch.set_num_threads(1)
         given = Setting(dataclasses.replace(params, seed=seed), choice, steps, seed)
         torch.manual_seed(seed)

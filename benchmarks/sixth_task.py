@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from degradations.recipe import check_recipe, degrade, rng_for
+from ipt import metrics
 from ipt.adapters import adapter_state, add_task
 from ipt.checkpoint import load_model
 from ipt.metrics import to_levels
 from ipt.sensitivity import ByTask, fit_biases
 from ipt.training import Batch, TrainingSettings
+from pipelines.batches import to_batch
 from pipelines.crops import PairCrop
 from pipelines.ingest import mixed_seed
 from pipelines.params import load_params
@@ -46,8 +48,7 @@ def batches(cleans: list[np.ndarray], task: str, number: int, seed: int) -> Iter
             clean = cleans[rng.integers(len(cleans))]
             degraded, _ = degrade(clean, RECIPES[task], rng_for(seed, task, str(step), place))
             pairs.append(np.stack(crop(to_levels(degraded), to_levels(clean), mixed_seed(seed, step, place))))
-        degraded, clean = torch.from_numpy(np.stack(pairs)).permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
-        yield Batch(degraded, clean, torch.full((BATCH,), number))
+        yield to_batch(pairs, [number] * BATCH)
 
 
 def outputs(network: torch.nn.Module, images: torch.Tensor, task: int) -> torch.Tensor:
@@ -58,8 +59,7 @@ def outputs(network: torch.nn.Module, images: torch.Tensor, task: int) -> torch.
 
 def psnr(restored: torch.Tensor, clean: torch.Tensor) -> float:
     """Mean over images, dB, 8-bit rounded."""
-    error = (restored.clamp(0, 1).mul(255).round().div(255) - clean).square().mean((1, 2, 3))
-    return float(-10 * error.clamp_min(1e-10).log10().mean())
+    return float(np.mean([metrics.psnr(*pair) for pair in zip(restored.numpy(), clean.numpy(), strict=True)]))
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ import matplotlib
 import numpy as np
 
 from benchmarks.residuals import (
+    Curve,
+    Pairs,
     blob_sizes,
     contrast_kept,
     orientation,
@@ -37,18 +39,16 @@ from matplotlib import pyplot as plt
 TARGET = Path("docs/statistics.png")
 SIDE = 320  # pixels of the squares that are compared; tiles of training are 128
 SNOW_PER_MASK = 8  # photographs that each snow layer is laid over
-Pair = tuple[np.ndarray, np.ndarray]  # degraded, clean: float32 (H, W, 3) in [0, 1]
-Curve = tuple[np.ndarray, np.ndarray]  # x, y
 
 
 class Row(NamedTuple):
     """One kind of damage: pairs of both sources, and what to look at beside PSNR and residual."""
 
     name: str
-    real: list[Pair]
-    made: list[Pair]
-    spectrum: Callable[[list[Pair]], Curve]
-    own: Callable[[list[Pair]], Curve]
+    real: Pairs
+    made: Pairs
+    spectrum: Callable[[Pairs], Curve]
+    own: Callable[[Pairs], Curve]
     own_label: str
 
 
@@ -60,7 +60,7 @@ def squares(image: np.ndarray, count: int = 4) -> list[np.ndarray]:
     return [image[top : top + side, left : left + side] for top, left in sorted(corners)[:count]]
 
 
-def real_pairs(folder: Path) -> list[Pair]:
+def real_pairs(folder: Path) -> Pairs:
     """Squares of all pairs of a benchmark."""
     files = sorted((folder / "clean").iterdir())
     if not files:
@@ -72,7 +72,7 @@ def real_pairs(folder: Path) -> list[Pair]:
     ]
 
 
-def made_pairs(task: str, recipe: list, cleans: list[np.ndarray]) -> list[Pair]:
+def made_pairs(task: str, recipe: list, cleans: list[np.ndarray]) -> Pairs:
     """The recipe on those pictures."""
     return [
         (degrade(np.ascontiguousarray(clean), recipe, rng_for(0, task, "statistics", number))[0], clean)
@@ -80,7 +80,7 @@ def made_pairs(task: str, recipe: list, cleans: list[np.ndarray]) -> list[Pair]:
     ]
 
 
-def snow_pairs(masks: Path, cleans: list[np.ndarray]) -> list[Pair]:
+def snow_pairs(masks: Path, cleans: list[np.ndarray]) -> Pairs:
     """Real snow layers over photographs: I = x (1 - m) + m, as Snow100K is made."""
     layers = [square for file in sorted(masks.iterdir()) for square in squares(read_image(file))]
     picks = [(layer, cleans[(number + 7 * turn) % len(cleans)]) for number, layer in enumerate(layers)
@@ -90,7 +90,7 @@ def snow_pairs(masks: Path, cleans: list[np.ndarray]) -> list[Pair]:
     return [(clean * (1 - layer) + layer, clean) for layer, clean in cut]
 
 
-def depth_pairs(folder: Path, made_up: bool) -> tuple[list[Pair], np.ndarray]:
+def depth_pairs(folder: Path, made_up: bool) -> tuple[Pairs, np.ndarray]:
     """Haze of middling strength through measured or made-up depth, and all depths in metres."""
     pairs, depths = [], []
     for number, file in enumerate(sorted((folder / "rgb").iterdir())):
@@ -136,7 +136,7 @@ def rows(data: Path) -> list[Row]:
     photographs = [clean for _, clean in rain]
     snow = snow_pairs(data / "masks" / "snow", photographs)
 
-    def made(task: str, real: list[Pair]) -> list[Pair]:
+    def made(task: str, real: Pairs) -> Pairs:
         return made_pairs(task, tasks[task].recipe, [clean for _, clean in real])
 
     measured, measured_depth = depth_pairs(data / "depth", made_up=False)

@@ -31,6 +31,7 @@ from ipt.images import read_image
 from ipt.metrics import to_levels
 from ipt.model import InstructIPT
 from ipt.training import Batch, StepReport, TrainingState, fit
+from pipelines.batches import to_batch
 from pipelines.choice import model_config, read_choice, training_settings
 from pipelines.crops import PairCrop
 from pipelines.evaluate import benchmark_pairs, score_pairs
@@ -93,9 +94,9 @@ def batches(pool: ProcessPoolExecutor, source: Source) -> Iterator[Batch]:
     """Endless batches, made ahead in another process."""
     pending = [pool.submit(make_batch, source, number) for number in range(8)]
     for number in itertools.count(8):
-        pairs = torch.from_numpy(pending.pop(0).result()).permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
+        pairs = pending.pop(0).result()
         pending.append(pool.submit(make_batch, source, number))
-        yield Batch(pairs[0], pairs[1], torch.zeros(BATCH, dtype=torch.long))
+        yield to_batch(pairs, [0] * BATCH)
 
 
 def train_alone(params: Params, source: Source, steps: int) -> Module:

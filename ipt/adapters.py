@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ipt.modulation import ModulatedLayer, modulated_layers
+from ipt.state import misfits
 
 
 def adapter_state(model: nn.Module, task: int) -> dict[str, Tensor]:
@@ -13,11 +14,7 @@ def adapter_state(model: nn.Module, task: int) -> dict[str, Tensor]:
 
     Raises ValueError for a model without biases or a task that it does not have.
     """
-    return {
-        f"{name}.{factor}": getattr(layer, factor)[task].detach().clone()
-        for name, layer in _layers(model, task).items()
-        for factor in ("task_up", "task_down")
-    }
+    return {name: stacked[task].detach().clone() for name, stacked in _factors(model, task).items()}
 
 
 @torch.no_grad()
@@ -26,20 +23,9 @@ def load_adapter(model: nn.Module, task: int, state: dict[str, Tensor]) -> None:
 
     Raises ValueError, with `model` untouched, where layers or shapes differ from the model's.
     """
-    expected = {
-        f"{name}.{factor}": getattr(layer, factor)
-        for name, layer in _layers(model, task).items()
-        for factor in ("task_up", "task_down")
-    }
-    problems = [f"missing {name}" for name in expected if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
-    problems += [
-        f"{name}: expected shape {tuple(expected[name].shape[1:])}, got {tuple(value.shape)}"
-        for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape[1:]
-    ]
-    if problems:
-        raise ValueError(f"adapter: does not fit the model: {'; '.join(problems[:5])} ({len(problems)} in all)")
+    expected = _factors(model, task)
+    if problems := misfits({name: stacked.shape[1:] for name, stacked in expected.items()}, state):
+        raise ValueError(f"adapter: does not fit the model: {problems}")
     for name, stacked in expected.items():
         stacked[task].copy_(state[name])
 
@@ -59,6 +45,15 @@ def add_task(model: nn.Module) -> int:
         layer.task_up = nn.Parameter(torch.cat([up, torch.zeros_like(up[:1])]))
         layer.task_down = nn.Parameter(torch.cat([down, fresh]))
     return tasks
+
+
+def _factors(model: nn.Module, task: int) -> dict[str, nn.Parameter]:
+    """U and V of every modulated layer, stacked over tasks."""
+    return {
+        f"{name}.{factor}": getattr(layer, factor)
+        for name, layer in _layers(model, task).items()
+        for factor in ("task_up", "task_down")
+    }
 
 
 def _layers(model: nn.Module, task: int) -> dict[str, ModulatedLayer]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ipt.config import ModelConfig
 from ipt.model import InstructIPT
+from ipt.state import misfits
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -59,15 +60,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
-    expected = model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
-    problems += [
-        f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}"
-        for name, value in weights.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"{path}: weights do not fit the config: {'; '.join(problems[:5])}{more}")
+    if problems := misfits({name: value.shape for name, value in model.state_dict().items()}, weights):
+        raise CheckpointError(f"{path}: weights do not fit the config: {problems}")
     model.load_state_dict(weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ipt.model import InstructIPT
 from ipt.modulation import modulated_layers
+from ipt.rank import orthogonal_core
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ def truncate(up: Tensor, down: Tensor, rank: int) -> tuple[Tensor, Tensor, Tenso
 
     Also returns the share of singular energy kept, (T,); 1 where the product is zero.
     """
-    # Orthogonal bases first: then only an r x r matrix needs the decomposition, in double precision.
-    left, left_mix = torch.linalg.qr(up.double())
-    right, right_mix = torch.linalg.qr(down.double().transpose(1, 2))
-    u, singular, v = torch.linalg.svd(left_mix @ right_mix.transpose(1, 2))
+    left, core, right = orthogonal_core(up, down)
+    u, singular, v = torch.linalg.svd(core)
     energy = singular.square()
     total = energy.sum(1)
     kept = torch.where(total > 0, energy[:, :rank].sum(1) / total.clamp_min(1e-300), torch.ones_like(total))

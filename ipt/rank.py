@@ -15,11 +15,20 @@ def singular_spectra(model: nn.Module) -> dict[str, Tensor]:
     """The singular values of U V of each task, (T, r) by layer, falling; double precision."""
     spectra = {}
     for name, layer in modulated_layers(model).items():
-        # Orthogonal bases first: then the decomposition is that of an r x r matrix.
-        left = torch.linalg.qr(layer.task_up.double()).R
-        right = torch.linalg.qr(layer.task_down.double().transpose(1, 2)).R
-        spectra[name] = torch.linalg.svdvals(left @ right.transpose(1, 2))
+        _, core, _ = orthogonal_core(layer.task_up, layer.task_down)
+        spectra[name] = torch.linalg.svdvals(core)
     return spectra
+
+
+def orthogonal_core(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, C, P with `up @ down` = Q C P^T, in double precision.
+
+    (T, out, r), (T, r, in) to (T, out, q), (T, q, p), (T, in, p). Q and P have orthonormal columns, so the singular
+    values of the product are those of C, which is r x r at most.
+    """
+    left, left_mix = torch.linalg.qr(up.double())
+    right, right_mix = torch.linalg.qr(down.double().transpose(1, 2))
+    return left, left_mix @ right_mix.transpose(1, 2), right
 
 
 def energy_by_rank(spectra: dict[str, Tensor], layers: Sequence[str]) -> Tensor:

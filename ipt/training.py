@@ -197,6 +197,11 @@ def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to train in bfloat16 when `precision` is bf16, fp32 or auto (where the device has it)."""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether `device` computes in bfloat16 in hardware (emulated, it is slower than float32)."""
     if device.type == "cuda":

@@ -22,7 +22,7 @@ from ipt.backbone import Backbone
 from ipt.modulation import modulate, modulated_layers, task_parameters
 from ipt.rank import constant_rank, energy_by_rank, singular_spectra
 from ipt.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity
-from ipt.training import Batch, StepReport, has_bf16
+from ipt.training import Batch, StepReport, uses_bf16
 from pipelines.batches import training_batches
 from pipelines.choice import Choice, model_config, training_settings, write_choice
 from pipelines.files import replace_file, write_json
@@ -60,7 +60,7 @@ def train_full_rank(
     settings = params.analyze
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(params.seed)
-    bf16 = params.train.precision == "bf16" or (params.train.precision == "auto" and has_bf16(device))
+    bf16 = uses_bf16(params.train.precision, device)
     mix = open_mix(shards, params.tasks, "train", params.seed)
     common = fit_all(
         Backbone(model_config(params, Choice(1, candidates))).to(device),

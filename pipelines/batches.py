@@ -64,6 +64,11 @@ def _submit(
 
 
 def _assemble(jobs: list[tuple[int, Future]]) -> Batch:
-    pairs = torch.from_numpy(np.stack([job.result() for _, job in jobs]))  # (B, 2, crop, crop, 3)
-    degraded, clean = pairs.permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
-    return Batch(degraded, clean, torch.tensor([task for task, _ in jobs]))
+    return to_batch([job.result() for _, job in jobs], [task for task, _ in jobs])
+
+
+def to_batch(pairs: Sequence[np.ndarray], tasks: Sequence[int]) -> Batch:
+    """Pairs of grey levels, each (2, crop, crop, 3) uint8 with the degraded image first, as a batch."""
+    stacked = torch.from_numpy(np.stack(pairs))
+    degraded, clean = stacked.permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
+    return Batch(degraded, clean, torch.tensor(tasks))

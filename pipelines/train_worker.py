@@ -16,7 +16,7 @@ from ray.train.torch import get_device, prepare_model
 
 from ipt.config import ModelConfig
 from ipt.model import InstructIPT
-from ipt.training import StepReport, TrainingSettings, TrainingState, fit, has_bf16
+from ipt.training import StepReport, TrainingSettings, TrainingState, fit, uses_bf16
 from pipelines.batches import training_batches
 from pipelines.files import write_json
 from pipelines.progress import History
@@ -30,7 +30,7 @@ def train_worker(config: dict) -> None:
     torch.set_num_threads(int(config["threads"]))
     torch.manual_seed(config["seed"])
     device = get_device()
-    bf16 = config["precision"] == "bf16" or (config["precision"] == "auto" and has_bf16(device))
+    bf16 = uses_bf16(config["precision"], device)
     model = InstructIPT(ModelConfig.from_dict(config["model"]))
     model.instruction.requires_grad_(False)  # trained apart, from sentences
     network = prepare_model(model)

@@ -18,6 +18,7 @@ from ipt.training import (
     has_bf16,
     learning_rate_factor,
     synchronous_step,
+    uses_bf16,
 )
 
 SETTINGS = TrainingSettings(
@@ -226,7 +227,11 @@ def test_a_batch_moves_to_a_device_whole():
 
 
 def test_bf16_of_this_machine_is_a_plain_answer():
-    assert has_bf16(torch.device("cpu")) in (True, False)
+    device = torch.device("cpu")
+    assert has_bf16(device) in (True, False)
+    assert uses_bf16("bf16", device)
+    assert not uses_bf16("fp32", device)
+    assert uses_bf16("auto", device) == has_bf16(device)
 
 
 def test_bf16_autocast_trains_too(new_state):
