@@ -1,4 +1,4 @@
-"""Writing files so that a killed run leaves the last good state: temporary name first, then rename."""
+"""Writing files and folders so that a killed run leaves the last good state: temporary name first, then rename."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ipt.files import replace_file
 
-@contextmanager
-def replace_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; it becomes `target` when the block ends without error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["replace_file", "replace_folder", "write_json"]
 
 
 @contextmanager
