@@ -103,7 +103,6 @@ def train_alone(params: Params, source: Source, steps: int) -> Module:
     """The averaged model after `steps`."""
     torch.manual_seed(params.seed)
     model = InstructIPT(dataclasses.replace(model_config(params, read_choice()), tasks=(source.task,)))
-    model.instruction.requires_grad_(False)
     settings = dataclasses.replace(training_settings(params, steps, bf16=False), task_weights=(1.0,))
     state = TrainingState(model, settings)
     started = time.monotonic()

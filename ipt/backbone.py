@@ -44,6 +44,15 @@ class Backbone(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def reach(self) -> int:
+        """Pixels to each side that an output pixel sees through convolutions (channel means see the whole image)."""
+        sides = [self.patch * 2**level for level in range(len(self.decoder) + 1)]  # of a position of each level
+        # Two convolutions of 3 x 3 in a block; stem and head; each level but the coarsest is passed on both ways.
+        convolved = 2 * sides[0] + 2 * len(self.middle) * sides[-1]
+        convolved += sum(4 * len(stage) * side for stage, side in zip(self.encoder, sides, strict=False))
+        return convolved + self.multiple  # and the grid of the coarsest positions
+
     def forward(self, degraded: Tensor) -> Tensor:
         """(B, 3, H, W) RGB, any H and W, to the same shape; not clipped."""
         height, width = degraded.shape[-2:]

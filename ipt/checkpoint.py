@@ -15,20 +15,22 @@ from ipt.model import InstructIPT
 from ipt.state import misfits
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HALVED = ("task_up", "task_down", "pieces.weight")  # last names of the tensors that bear half precision
 
 
 class CheckpointError(ValueError):
     """A checkpoint folder that cannot be used; the message says what is wrong with it."""
 
 
-def save_model(model: InstructIPT, folder: Path, *, half_biases: bool = False) -> None:
+def save_model(model: InstructIPT, folder: Path, *, half: bool = False) -> None:
     """Write config.json and model.safetensors into `folder`, which is made when absent.
 
-    `half_biases` stores the task biases in half precision (11 significant bits); they load as float32 all the same.
+    `half` stores the task biases and the pieces of words in half precision (11 significant bits); they load as float32
+    all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
-    save_weights(model, folder / WEIGHTS, half=("task_up", "task_down") if half_biases else ())
+    save_weights(model, folder / WEIGHTS, half=HALVED if half else ())
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> InstructIPT:

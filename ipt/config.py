@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+CLEAN = "clean"  # beside the tasks, what an image may look like
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -24,6 +26,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: expected one or more different names, got {self.tasks}")
+        if CLEAN in self.tasks:
+            raise ValueError(
+                f"tasks: '{CLEAN}' is what an image is called that needs none of them; choose another name"
+            )
         for name in ("width", "patch", "head_width", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")

@@ -1,4 +1,4 @@
-"""InstructIPT: the backbone, its task biases and the reader of instructions, wired together."""
+"""InstructIPT: the backbone, its task biases, the reader of instructions and the estimator, wired together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ipt.adapters import add_task
 from ipt.backbone import Backbone
 from ipt.config import ModelConfig
+from ipt.estimator import Estimator
 from ipt.instruction import InstructionModel
 from ipt.modulation import modulate, modulated_layers, select
 
@@ -24,6 +25,9 @@ class InstructIPT(nn.Module):
         self.config = config
         self.backbone = modulate(Backbone(config), len(config.tasks), config.rank, config.layers)
         self.instruction = InstructionModel(len(config.tasks))
+        self.estimator = Estimator(len(config.tasks))
+        for apart in (self.instruction, self.estimator):  # trained apart, without the backbone
+            apart.requires_grad_(False)
         self._selection = next(iter(modulated_layers(self.backbone).values())).selection
 
     def forward(self, degraded: Tensor, index: Tensor | None, strength: float = 1.0) -> Tensor:
@@ -44,7 +48,10 @@ class InstructIPT(nn.Module):
 
     @torch.no_grad()
     def understand(self, instruction: str) -> dict[str, float]:
-        """The probability of each task given a sentence; they sum to less than 1, the rest is doubt."""
+        """The probability that a sentence asks for each task; several may be likely, or none.
+
+        Raises ValueError for a sentence of more than `ipt.instruction.MAX_CHARACTERS` characters.
+        """
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
 
@@ -52,8 +59,8 @@ class InstructIPT(nn.Module):
 def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
     """A copy of `model` that knows one more task, which so far does what the common backbone does.
 
-    Its other tasks restore as before, to the bit. Train the new bias (`ipt.adapters.add_task` says how), and the reader
-    of instructions anew, on the sentences of all tasks. Raises ValueError for a task that the model knows already.
+    Its other tasks restore as before, to the bit. Train the new bias (`ipt.adapters.add_task` says how), and what reads
+    instructions and pictures anew, for all tasks. Raises ValueError for a task that the model knows already.
     """
     if task in model.config.tasks:
         raise ValueError(f"task: the model knows '{task}' already (its tasks: {', '.join(model.config.tasks)})")
@@ -61,4 +68,5 @@ def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
     add_task(extended.backbone)
     extended.config = dataclasses.replace(model.config, tasks=(*model.config.tasks, task))
     extended.instruction = InstructionModel(len(extended.config.tasks))
+    extended.estimator = Estimator(len(extended.config.tasks))
     return extended

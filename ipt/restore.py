@@ -1,18 +1,36 @@
-"""Any image, any size: cut into overlapping tiles where it is large, restored, blended, put together."""
+"""Any image, any size: find out what to do with it, and do it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
+from ipt.config import CLEAN
+from ipt.estimator import estimate
+from ipt.instruction import understood_tasks
+from ipt.memory import affordable_tile
 from ipt.model import InstructIPT
 from ipt.modulation import merge
+from ipt.pixels import LEVELS
+from ipt.tiles import restore_in_tiles
 
-SURE = 0.5  # probability above which an instruction is taken as understood
-TILE = 768  # pixels; larger images are cut, so that memory does not grow with the picture
-OVERLAP = 64  # pixels shared by neighbouring tiles
+SURE = 0.5  # probability above which a picture is taken to have a damage
+STRENGTHS = (0.0, 1.5)
+FLAT = 2 / 255  # a picture whose values all lie this close together shows nothing that could be restored
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done with an image, and why."""
+
+    tasks: tuple[str, ...]  # in the order they are done; empty: the image stays as it is
+    by: Literal["task", "instruction", "blind"]  # who decided
+    probabilities: dict[str, float]  # of each task as the decider saw them, "clean" among them where it was the image
+    understood: tuple[str, ...] | None = None  # of the instruction, where there was one; empty: nothing for sure
 
 
 def restore_image(
@@ -22,77 +40,76 @@ def restore_image(
     task: str | None = None,
     instruction: str | None = None,
     strength: float = 1.0,
+    tile: int | None = None,
 ) -> np.ndarray:
-    """Restore `image`, float32 (H, W, 3) RGB in [0, 1], for a task or as a sentence asks; same shape and range.
+    """Restore an RGB image (H, W, 3), uint8, uint16 or float32 in [0, 1], of any size; same shape and dtype.
 
-    Raises ValueError for another kind of image, an unknown task, neither or both of task and instruction, or an
-    instruction that is not understood.
+    For a named task, as an instruction asks, or, without either or where the instruction is unclear, for the damage
+    that the image shows; an image that looks clean comes back as it is. `strength` scales the task's bias, `tile` is
+    the side in pixels of the pieces it is cut into (None: what free memory allows). Raises ValueError for another
+    kind of image, an unknown task, both a task and an instruction, an instruction of more than 2,000 characters, a
+    strength outside 0 to 1.5, or a tile too small for what the network sees around a pixel.
     """
+    plan = plan_restoration(model, image, task=task, instruction=instruction)
+    return restore_tasks(model, image, plan.tasks, strength=strength, tile=tile)
+
+
+def plan_restoration(
+    model: InstructIPT, image: np.ndarray, *, task: str | None = None, instruction: str | None = None
+) -> Plan:
+    """Decide what to do with an image, as `restore_image` does; raises its ValueErrors."""
     check_image(image)
-    index = model.task_index(choose_task(model, task, instruction))
-    backbone = merge(model.backbone, index, strength)
-
-    @torch.inference_mode()
-    def restore_tile(tile: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(tile).permute(2, 0, 1)[None].contiguous()
-        restored = backbone(batch.to(next(backbone.parameters()).device))[0].permute(1, 2, 0)
-        return restored.clamp(0, 1).cpu().numpy()
-
-    return restore_tiles(image, restore_tile, TILE, OVERLAP)
-
-
-def choose_task(model: InstructIPT, task: str | None, instruction: str | None) -> str:
-    """The task that is named or that the sentence asks for; a ValueError where that is not clear."""
-    if (task is None) == (instruction is None):
-        raise ValueError(
-            f"restore: expected either a task or an instruction; got task {task!r}, instruction {instruction!r}"
-        )
+    if task is not None and instruction is not None:
+        raise ValueError(f"restore: expected a task or an instruction, got both: {task!r} and {instruction!r}")
     if task is not None:
         model.task_index(task)
-        return task
-    probabilities = model.understand(instruction)
-    likely = max(probabilities, key=probabilities.get)
-    if probabilities[likely] <= SURE:
-        raise ValueError(
-            f"instruction: not sure what {instruction!r} asks for (most likely {likely}, "
-            f"{probabilities[likely]:.0%}); say it otherwise or name one of {', '.join(probabilities)}"
-        )
-    return likely
+        return Plan((task,), "task", {})
+    understood = None
+    if instruction is not None:
+        probabilities = model.understand(instruction)
+        understood = understood_tasks(probabilities)
+        if understood:
+            return Plan(understood, "instruction", probabilities, understood)
+    seen = dict(zip((*model.config.tasks, CLEAN), estimate(model.estimator, image).tolist(), strict=True))
+    likely = max(seen, key=seen.get)
+    tasks = () if likely == CLEAN or seen[likely] <= SURE else (likely,)
+    return Plan(tasks, "blind", seen, understood)
+
+
+@torch.inference_mode()
+def restore_tasks(
+    model: InstructIPT, image: np.ndarray, tasks: Sequence[str], *, strength: float = 1.0, tile: int | None = None
+) -> np.ndarray:
+    """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`."""
+    check_image(image)
+    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:  # false for NaN too
+        raise ValueError(f"strength: expected {STRENGTHS[0]} to {STRENGTHS[1]}, got {strength}")
+    networks = [merge(model.backbone, model.task_index(task), strength) for task in tasks]
+    if not networks or _is_flat(image):
+        return image.copy()
+    device = next(model.parameters()).device
+
+    def restore(part: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(part).permute(2, 0, 1)[None].contiguous().to(device)
+        for network in networks:
+            batch = network(batch).clamp(0, 1)
+        return batch[0].permute(1, 2, 0).cpu().numpy()
+
+    reach = model.backbone.reach * len(networks)
+    side = affordable_tile(model.config, reach, device) if tile is None else tile
+    return restore_in_tiles(image, restore, tile=side, reach=reach, multiple=model.config.size_multiple)
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raise ValueError unless `image` is float32 (H, W, 3) with finite values in [0, 1]."""
-    if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"image: expected float32 (H, W, 3), got {image.dtype} {image.shape}")
-    if not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
+    """Raise ValueError unless `image` is (H, W, 3), uint8, uint16 or float32 with finite values in [0, 1]."""
+    if (image.dtype not in LEVELS and image.dtype != np.float32) or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image: expected uint8, uint16 or float32 (H, W, 3), got {image.dtype} {image.shape}")
+    if not image.size:
+        raise ValueError(f"image: expected at least one pixel, got {image.shape}")
+    if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
         raise ValueError(f"image: expected values in [0, 1], got {image.min()} to {image.max()}")
 
 
-def restore_tiles(
-    image: np.ndarray, restore: Callable[[np.ndarray], np.ndarray], tile: int, overlap: int
-) -> np.ndarray:
-    """Apply `restore` to overlapping tiles of (H, W, 3) and blend them with ramps; one call where the image fits."""
-    height, width = image.shape[:2]
-    if height <= tile and width <= tile:
-        return restore(image)
-    total = np.zeros_like(image)
-    weight = np.zeros((height, width, 1), np.float32)
-    for top in _starts(height, tile, overlap):
-        for left in _starts(width, tile, overlap):
-            part = np.s_[top : top + tile, left : left + tile]
-            ramp = _ramp(image[part].shape[0], overlap)[:, None, None] * _ramp(image[part].shape[1], overlap)[:, None]
-            total[part] += restore(image[part]) * ramp
-            weight[part] += ramp
-    return total / weight
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of tiles that cover `length`, the last one moved back to end at the border."""
-    step = tile - overlap
-    return [min(start, max(length - tile, 0)) for start in range(0, max(length - overlap, 1), step)]
-
-
-def _ramp(length: int, overlap: int) -> np.ndarray:
-    """Weights that rise over the overlap at both ends, never zero."""
-    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
-    return np.minimum(distance / overlap, 1).astype(np.float32)
+def _is_flat(image: np.ndarray) -> bool:
+    limit = FLAT * LEVELS.get(image.dtype, 1)
+    return all(float(image[..., c].max()) - float(image[..., c].min()) <= limit for c in range(3))

@@ -111,6 +111,7 @@ def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iter
     )
     return training_batches(
         tables, mix.index, params.ingest.crop, params.seed,
+        left_alone=params.ingest.left_alone,
         threads=params.ingest.decode_threads, prefetch=params.ingest.prefetch_steps,
     )  # fmt: skip
 

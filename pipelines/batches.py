@@ -13,6 +13,7 @@ import torch
 
 from ipt.training import Batch
 from pipelines.crops import PairCrop
+from pipelines.drawings import draw
 from pipelines.ingest import mixed_seed
 from pipelines.schema import decode_levels
 from pipelines.shards import damaged
@@ -24,18 +25,24 @@ def training_batches(
     crop: int,
     seed: int,
     *,
+    left_alone: float,
     threads: int,
     prefetch: int,
 ) -> Iterator[Batch]:
     """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
 
-    The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place).
+    The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place). A share
+    `left_alone` of them shows nothing of its task's damage and is its own target, so that the model learns to do no
+    harm: the clean image, the degraded one of another task in the group, or a drawing.
     """
     local = threading.local()
 
     def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
         if not hasattr(local, "pair_crop"):
             local.pair_crop = PairCrop(crop)
+        if not degraded:
+            drawing = draw(np.random.default_rng(sample_seed), crop)
+            return np.stack([drawing, drawing])
         try:
             pair = decode_levels(degraded), decode_levels(clean)
         except ValueError as error:
@@ -45,7 +52,7 @@ def training_batches(
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         pending: deque[list[tuple[int, Future]]] = deque()
         for table in groups:
-            pending.append(_submit(pool, load, table, index, seed))
+            pending.append(_submit(pool, load, table, index, seed, left_alone))
             if len(pending) > prefetch:
                 yield _assemble(pending.popleft())
         while pending:
@@ -53,14 +60,35 @@ def training_batches(
 
 
 def _submit(
-    pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int], seed: int
+    pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int], seed: int, left_alone: float
 ) -> list[tuple[int, Future]]:
     jobs = []
     for row in table.to_pylist():
-        samples = zip(row["degraded"], row["clean"], row["origin"], strict=True)
-        for place, (task, sample) in enumerate(zip(index, samples, strict=True)):
-            jobs.append((task, pool.submit(load, *sample, mixed_seed(seed, row["group"], place))))
+        samples = list(zip(row["degraded"], row["clean"], row["origin"], strict=True))
+        for place, task in enumerate(index):
+            sample_seed = mixed_seed(seed, row["group"], place)
+            sample = _sample(samples, index, place, left_alone, np.random.default_rng([sample_seed, 1]))
+            jobs.append((task, pool.submit(load, *sample, sample_seed)))
     return sorted(jobs, key=lambda job: job[0])  # stable: order of groups inside each task
+
+
+def _sample(
+    samples: Sequence[tuple[bytes, bytes, str]],
+    index: Sequence[int],
+    place: int,
+    left_alone: float,
+    rng: np.random.Generator,
+) -> tuple[bytes, bytes, str]:
+    """Degraded, clean and origin of the sample at `place`, or of what stands in for it; both empty for a drawing."""
+    degraded, clean, origin = samples[place]
+    if rng.random() >= left_alone:
+        return degraded, clean, origin
+    others = [sample for sample, task in zip(samples, index, strict=True) if task != index[place]]
+    kind = rng.random()
+    if kind < 0.4 and others:
+        degraded, _, origin = others[rng.integers(len(others))]
+        return degraded, degraded, origin
+    return (clean, clean, origin) if kind < 0.85 else (b"", b"", origin)
 
 
 def _assemble(jobs: list[tuple[int, Future]]) -> Batch:

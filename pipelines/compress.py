@@ -1,4 +1,4 @@
-"""Stage: the trained model to one whose task biases have a smaller rank, with a report by layer."""
+"""Stage: the trained model to the one that people use: task biases of a smaller rank, and what understands requests."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ipt.checkpoint import load_model, save_model
+from ipt.checkpoint import load_model, load_weights, save_model
 from ipt.compress import LayerCompression, compress_biases
 from ipt.modulation import modulated_layers, task_parameters
 from pipelines.files import replace_folder, write_json
 from pipelines.params import load_params
-from pipelines.paths import COMPRESSED, METRICS, TRAINED
+from pipelines.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
 from pipelines.stage import run
 
 REPORT = METRICS / "compress.json"
 
 
-def compress(trained: Path, rank: int | Literal["auto"], target: Path) -> dict:
-    """Write the compressed checkpoint folder `target` and return the report.
+def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], target: Path) -> dict:
+    """Write the compressed checkpoint folder `target` and return the report by layer.
 
     `auto`, or a rank above the model's, leaves the biases as they are but for half precision.
     """
     model = load_model(trained)
     compressed, layers = compress_biases(model, model.config.rank if rank == "auto" else min(rank, model.config.rank))
+    load_weights(compressed.instruction, understanding / "instruction.safetensors")
+    load_weights(compressed.estimator, understanding / "estimator.safetensors")
     with replace_folder(target) as folder:
-        save_model(compressed, folder, half_biases=True)
+        save_model(compressed, folder, half=True)
     biases = task_parameters(compressed)
     backbone = sum(p.numel() for p in compressed.backbone.parameters()) - sum(p.numel() for p in biases)
     return {
@@ -53,7 +55,7 @@ def _energy_kept(model, layers: list[LayerCompression], task: int) -> float:
 
 def main() -> None:
     """Read params.yaml, compress models/trained into models/compressed and write the report."""
-    report = compress(TRAINED, load_params().compress.rank, COMPRESSED)
+    report = compress(TRAINED, UNDERSTANDING, load_params().compress.rank, COMPRESSED)
     write_json(REPORT, report)
     print(
         f"compress: rank {report['rank']}, biases {report['bias_bytes_before'] / 1e3:.0f} -> "

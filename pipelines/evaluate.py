@@ -1,4 +1,5 @@
-"""Stage: PSNR and SSIM of degraded input, trained and compressed model, on held-out tiles and benchmark folders.
+"""Stage: PSNR and SSIM of degraded input, trained and compressed model, on held-out tiles and benchmark folders;
+what the compressed model sees by itself, and what it does to pictures that need nothing.
 
 RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
 """
@@ -20,6 +21,7 @@ from ipt.restore import restore_image
 from pipelines.files import replace_file, write_json
 from pipelines.params import Benchmark, load_params
 from pipelines.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
+from pipelines.safety import score_harm, score_sight
 from pipelines.schema import encode_image
 from pipelines.stage import run
 from pipelines.validate import Pairs, load_validation
@@ -127,6 +129,9 @@ def evaluate_benchmarks(benchmarks: Iterable[Benchmark], models: dict[str, Instr
         scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
             models, benchmark.task, benchmark_pairs(benchmark, seed)
         )
+        scores[benchmark.name]["seen"] = score_sight(
+            models["compressed"], benchmark.task, benchmark_pairs(benchmark, seed)
+        )
     return scores
 
 
@@ -136,9 +141,20 @@ def print_table(scores: dict[str, dict]) -> None:
         cells = [
             f"{output} {value['psnr']:5.2f} / {value['ssim']:.3f}"
             for output, value in score.items()
-            if isinstance(value, dict)
+            if isinstance(value, dict) and "psnr" in value
         ]
         print(f"evaluate: {name:14s} {score['images']:4d} images  {'  '.join(cells)}", flush=True)
+
+
+def print_sight_and_harm(scores: dict[str, dict], harm: dict[str, dict[str, float]]) -> None:
+    """What is seen in the images, and the table of what each task does to clean images and to each damage."""
+    for name, seen in ((name, score["seen"]) for name, score in scores.items() if "seen" in score):
+        print(
+            f"evaluate: {name:14s} damage seen in {seen['degraded']:.0%}, clean seen in {seen['clean']:.0%}", flush=True
+        )
+    for task, row in harm.items():
+        gains = "  ".join(f"{name} {gain:+.2f} dB" for name, gain in row.items() if name != "clean")
+        print(f"evaluate: {task:14s} changes clean images by {row['clean']:.2f} grey levels; on {gains}", flush=True)
 
 
 def main() -> None:
@@ -148,9 +164,13 @@ def main() -> None:
     pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
     scores = evaluate(models, pairs)
     benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, params.seed)
-    write_json(SCORES, {"tasks": scores, "benchmarks": benchmarks})
+    for task, of_task in pairs.items():
+        scores[task]["seen"] = score_sight(models["compressed"], task, of_task)
+    harm = score_harm(models["compressed"], pairs)
+    write_json(SCORES, {"tasks": scores, "benchmarks": benchmarks, "harm": harm})
     write_pictures(models["compressed"], pairs, PICTURES)
     print_table(scores | benchmarks)
+    print_sight_and_harm(scores | benchmarks, harm)
     print(f"evaluate: scores in {SCORES} (dvc metrics show), pictures in {PICTURES}")
 
 

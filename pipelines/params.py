@@ -16,6 +16,7 @@ ABOVE_ZERO = {
     "prepare": "tile stride row_group_rows",
     "synthesize": "variants tiles_per_shard row_group_rows",
     "ingest": "crop decode_threads prefetch_steps",
+    "understand": "sentence_steps sentences_per_step learning_rate clean_tiles tiles tile_steps visible",
     "analyze": "common_steps bias_steps learning_rate tiles",
     "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
     "validate_tiles checkpoint_every",
@@ -29,7 +30,9 @@ BETWEEN = {
         "flat_std": (0, 255),
         "duplicate_bits": (0, 64),
     },
+    "ingest": {"left_alone": (0, 1)},
     "analyze": {"keep": (0.01, 1), "energy": (0.01, 1)},
+    "understand": {"clean_share": (0, 0.999)},
     "modulation": {"rank": (1, 10**6)},
     "compress": {"rank": (1, 10**6)},
     "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
@@ -62,7 +65,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Builtin:
-    """The colour photographs that come with scikit-image and scikit-learn, at each of `scales`."""
+    """The photographs that come with scikit-image and scikit-learn, at each of `scales`."""
 
     scales: tuple[float, ...]
 
@@ -109,10 +112,25 @@ class Synthesize:
 
 
 @dataclass(frozen=True)
+class Understand:
+    """The reader of instructions and the estimator of what a picture shows."""
+
+    sentence_steps: int
+    sentences_per_step: int
+    learning_rate: float
+    clean_tiles: int
+    tiles: int
+    tile_steps: int
+    visible: float
+    clean_share: float
+
+
+@dataclass(frozen=True)
 class Ingest:
     """How shards become training batches."""
 
     crop: int
+    left_alone: float
     decode_threads: int
     prefetch_steps: int
 
@@ -217,6 +235,7 @@ class Params:
     tasks: dict[str, Task]
     prepare: Prepare
     synthesize: Synthesize
+    understand: Understand
     ingest: Ingest
     model: Model
     modulation: Modulation

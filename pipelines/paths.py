@@ -8,6 +8,7 @@ CLEAN = Path("data/clean")
 SHARDS = Path("data/shards")
 TRAINED = Path("models/trained")
 COMPRESSED = Path("models/compressed")
+UNDERSTANDING = Path("models/understanding")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 CHOICE = METRICS / "modulation.json"

@@ -20,11 +20,14 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def processes(items: int) -> Iterator[Executor | None]:
-    """Yield a pool of one process per usable core; None where `items` are done sooner without."""
+def processes(items: int, each: int = _ITEMS_PER_PROCESS) -> Iterator[Executor | None]:
+    """Yield a pool of one process per usable core; None where `items` are done sooner without.
+
+    A process is started for `each` items.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    count = min(cores, items // _ITEMS_PER_PROCESS)
+    count = min(cores, items // each)
     if count < 2:
         yield None
         return

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from ipt.checkpoint import load_model
-from ipt.restore import choose_task, restore_image
+from ipt.restore import plan_restoration, restore_tasks
 
 
 class InstructIPTModel(mlflow.pyfunc.PythonModel):
     """Restores each row's `image` (an encoded file: bytes or base64 text) as its `task` or `instruction` asks.
 
-    Returns a table with `image` (PNG bytes), `task` (which was used) and `error`: a row that cannot be restored
+    With neither, the image decides. Returns a table with `image` (PNG bytes), `task` (what was done: names in order,
+    "" for an image that was left as it is) and `error`: a row that cannot be restored
     says why there and leaves the others alone.
     """
 
@@ -39,10 +40,10 @@ class InstructIPTModel(mlflow.pyfunc.PythonModel):
                 name: row.get(name) if isinstance(row.get(name), str) and row[name] else None
                 for name in ("task", "instruction")
             }
-            task = choose_task(self.model, **named)
+            plan = plan_restoration(self.model, image, **named)
             return {
-                "image": _encode(restore_image(self.model, image, task=task)),
-                "task": task,
+                "image": _encode(restore_tasks(self.model, image, plan.tasks)),
+                "task": ", ".join(plan.tasks),
                 "error": None,
             }
         except (ValueError, KeyError, TypeError) as error:

@@ -78,6 +78,18 @@ def register_model(what: Registration) -> dict[str, Any]:
     }
 
 
+def fetch_checkpoint(uri: str) -> Path:
+    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote.
+
+    Raises RuntimeError where the store or the version is not there. `ipt --model` finds this function by the entry
+    point `ipt.models` of this package.
+    """
+    with tracking("restore"):
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    flavor = mlflow.models.Model.load(folder).flavors["python_function"]
+    return folder / flavor["artifacts"]["checkpoint"]["path"]
+
+
 def signature() -> mlflow.models.ModelSignature:
     """An encoded image with a task or an instruction in; the restored image, the task used or an error out."""
     schema = mlflow.types.Schema

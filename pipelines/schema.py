@@ -78,3 +78,22 @@ def parquet_files(folder: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"{folder}: expected Parquet files, found none; run the stage that makes them")
     return files
+
+
+def read_tiles(path: Path, start: int, count: int) -> list[dict]:
+    """Rows `start` to `start + count - 1` of a Parquet file, reading only the row groups that hold them."""
+    file, rows, first = open_tiles(path), [], 0
+    for number in range(file.num_row_groups):
+        length = file.metadata.row_group(number).num_rows
+        begin, end = max(start - first, 0), min(start + count - first, length)
+        if begin < end:
+            rows += file.read_row_group(number).slice(begin, end - begin).to_pylist()
+        first += length
+    return rows
+
+
+def open_tiles(path: Path) -> pq.ParquetFile:
+    """A file of clean tiles; a FileNotFoundError says which stage makes it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
+    return pq.ParquetFile(path)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import ray.data
 
 from degradations.recipe import check_recipe, degrade, rng_for
@@ -21,7 +20,7 @@ from pipelines.cluster import connected
 from pipelines.files import replace_folder
 from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.paths import CLEAN, SHARDS
-from pipelines.schema import SHARD_ROW, decode_image, encode_image, write_rows
+from pipelines.schema import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
 from pipelines.stage import run
 
 
@@ -34,7 +33,7 @@ def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Pa
         jobs = []
         for split in ("train", "val"):
             (folder / split).mkdir()
-            tiles = _open(clean / f"{split}.parquet").metadata.num_rows
+            tiles = open_tiles(clean / f"{split}.parquet").metadata.num_rows
             for number, start in enumerate(range(0, tiles, settings.tiles_per_shard)):
                 jobs.append(
                     {
@@ -84,24 +83,6 @@ def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dic
         "instruction": str(rng.choice(np.array(task.instructions))),
         "severity": json.dumps(severity, sort_keys=True),
     }
-
-
-def read_tiles(path: Path, start: int, count: int) -> list[dict]:
-    """Rows `start` to `start + count - 1` of a Parquet file, reading only the row groups that hold them."""
-    file, rows, first = _open(path), [], 0
-    for number in range(file.num_row_groups):
-        length = file.metadata.row_group(number).num_rows
-        begin, end = max(start - first, 0), min(start + count - first, length)
-        if begin < end:
-            rows += file.read_row_group(number).slice(begin, end - begin).to_pylist()
-        first += length
-    return rows
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
-    return pq.ParquetFile(path)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from ray.train.torch import TorchTrainer
 
 from ipt.checkpoint import load_weights, save_model
 from ipt.config import ModelConfig
-from ipt.instruction import train_instructions
 from ipt.model import InstructIPT
 from pipelines.choice import Choice, model_config, read_choice, training_settings
 from pipelines.cluster import connected, cpus_per_worker
@@ -63,7 +62,7 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> History
         result = trainer.fit()
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
-        trained = finished_model(model, params, Path(folder))
+        trained = finished_model(model, Path(folder))
     with replace_folder(target) as folder:
         save_model(trained, folder)
         write_json(folder / "run.json", {"name": name, "mlflow_run": live.run_id})
@@ -114,11 +113,10 @@ def position(run: Path) -> int:
     return json.loads(path.read_text())["step"] if path.is_file() else 0
 
 
-def finished_model(config: ModelConfig, params: Params, checkpoint: Path) -> InstructIPT:
-    """The averaged weights of a training checkpoint with the reader of instructions trained beside them."""
+def finished_model(config: ModelConfig, checkpoint: Path) -> InstructIPT:
+    """The averaged weights of a training checkpoint; what reads instructions and pictures is put in by `compress`."""
     trained = InstructIPT(config)
     load_weights(trained, checkpoint / "ema.safetensors")
-    train_instructions(trained.instruction, [task.instructions for task in params.tasks.values()])
     return trained.eval()
 
 

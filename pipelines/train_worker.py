@@ -32,7 +32,6 @@ def train_worker(config: dict) -> None:
     device = get_device()
     bf16 = uses_bf16(config["precision"], device)
     model = InstructIPT(ModelConfig.from_dict(config["model"]))
-    model.instruction.requires_grad_(False)  # trained apart, from sentences
     network = prepare_model(model)
     state = TrainingState(model, TrainingSettings(**config["settings"] | {"bf16": bf16}))
     history = History()
@@ -47,6 +46,7 @@ def train_worker(config: dict) -> None:
         config["index"],
         config["ingest"]["crop"],
         config["seed"],
+        left_alone=config["ingest"]["left_alone"],
         threads=config["ingest"]["decode_threads"],
         prefetch=config["ingest"]["prefetch_steps"],
     )

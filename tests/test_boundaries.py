@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("degradations", "ipt", "pipelines")
-STAGES = ("prepare", "synthesize", "analyze", "train", "compress", "evaluate", "register")
+STAGES = ("prepare", "synthesize", "understand", "analyze", "train", "compress", "evaluate", "register")
 
 
 def files(package: str) -> list[Path]:

@@ -94,6 +94,7 @@ def toy(tree) -> None:
         stride=64,
     )
     tree["synthesize"].update(variants=1, tiles_per_shard=8, row_group_rows=4)
+    tree["understand"].update(sentence_steps=10, sentences_per_step=16, tiles=128, tile_steps=20, clean_tiles=20)
     tree["ingest"].update(crop=32)
     tree["analyze"].update(common_steps=8, bias_steps=8, tiles=2)
     tree["train"].update(
@@ -127,6 +128,7 @@ def test_first_repro_makes_everything(project: Project) -> None:
         "prepare",
         "synthesize@denoise",
         "synthesize@derain",
+        "understand",
         "analyze",
         "train",
         "compress",
@@ -153,6 +155,22 @@ def test_first_repro_makes_everything(project: Project) -> None:
 def test_output_is_quiet(project: Project) -> None:
     noise = re.findall(r"(?im)^.*(?:warning|deprecat|\(pid=|raylet|traceback).*$", project.first_output)
     assert not noise, noise
+
+
+def test_the_model_restores_and_understands_from_the_command_line(project: Project) -> None:
+    picture = project.folder / "plots/restored/denoise.png"  # any picture will do
+    for number, model in enumerate((["--model", "models:/instruct-ipt@candidate"], [])):
+        done = project.call(
+            sys.executable, "-m", "ipt.cli", "restore", str(picture), "-o", f"restored{number}", "--task", "derain",
+            "--json", *model,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["tasks"] == ["derain"]
+    written = [(project.folder / f"restored{number}" / "denoise.png").read_bytes() for number in (0, 1)]
+    assert written[0] == written[1] != picture.read_bytes()
+    done = project.call(sys.executable, "-m", "ipt.cli", "understand", "remove the rain", "hello")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 2
+    assert set(answers[0]["probabilities"]) == {"denoise", "derain"}
 
 
 def test_second_repro_runs_nothing(project: Project) -> None:
@@ -216,7 +234,7 @@ def test_changed_recipe_remakes_that_task_only(project: Project) -> None:
     before = project.locked()
     project.edit(lambda tree: tree["tasks"]["denoise"]["recipe"][1]["GaussianNoise"].update(sigma=[20, 30]))
     output = project.repro()
-    assert ran(output) == {"synthesize@denoise", "analyze", "train", "compress", "evaluate", "register"}
+    assert ran(output) == {"synthesize@denoise", "understand", "analyze", "train", "compress", "evaluate", "register"}
     after = project.locked()
     assert after["data/shards/denoise"] != before["data/shards/denoise"]
     assert after["data/shards/derain"] == before["data/shards/derain"]
@@ -233,6 +251,7 @@ def test_added_and_removed_task(project: Project) -> None:
     project.edit(lambda tree: tree["tasks"].update(polish=entry))
     assert ran(project.repro()) == {
         "synthesize@polish",
+        "understand",
         "analyze",
         "train",
         "compress",

@@ -64,6 +64,46 @@ def test_no_statistics_over_the_batch(make_config, fill_parameters, changes):
         torch.testing.assert_close(alone, together[number], atol=1e-4, rtol=1e-4)
 
 
+def without_global_parts(monkeypatch):
+    """Channels are not scaled by means over the image, and attend to themselves."""
+
+    def convolved(self, x):
+        return self.local(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def gate(self, x):
+        first, second = convolved(self, self.expand(x)).chunk(2, -1)
+        return self.project(first * second)
+
+    def attend(self, x):
+        return self.project(convolved(self, self.query_key_value(x)).chunk(3, -1)[2])
+
+    monkeypatch.setattr(GatedConvolution, "forward", gate)
+    monkeypatch.setattr(ChannelAttention, "forward", attend)
+
+
+@pytest.mark.parametrize("changes", [*SHAPES, {"blocks": (1, 2, 1), "patch": 1}])
+def test_reach_is_how_far_a_pixel_sees_through_convolutions(make_config, fill_parameters, monkeypatch, changes):
+    without_global_parts(monkeypatch)
+    config = make_config(**changes)
+    backbone = fill_parameters(Backbone(config), 0).double()
+    reach, multiple = backbone.reach, config.size_multiple
+    middle = -(-reach // multiple) * multiple  # so far from either side, at the start of a position
+    image = torch.rand(1, 3, multiple, 2 * middle + multiple, dtype=torch.float64, requires_grad=True)
+    restored = backbone(image)
+    far = []
+    for column in range(middle, middle + multiple):
+        (seen,) = torch.autograd.grad(restored[0, :, :, column].sum(), image, retain_graph=True)
+        columns = seen.abs().sum((0, 1, 2)).nonzero().flatten()
+        far += [column - columns[0].item(), columns[-1].item() - column]
+    assert max(far) == reach - 1  # of the pixel that lies worst; no pixel sees one at a distance of `reach`
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_see_no_more_than_tiles_can_hold(preset):
+    with torch.device("meta"):
+        assert 16 < Backbone(preset_config(preset, ("a",), 1, ("*",))).reach < 300
+
+
 @pytest.mark.parametrize(("preset", "limit"), [("tiny", 2), ("small", 16), ("base", 80)])
 def test_presets_keep_to_their_cost_in_gmac_at_256(preset, limit):
     with torch.device("meta"):

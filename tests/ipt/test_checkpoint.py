@@ -149,15 +149,15 @@ def test_weights_of_any_module_come_back_and_a_failed_load_changes_nothing(tmp_p
     assert torch.equal(wrong.bias, before)
 
 
-def test_half_biases_take_half_the_bytes_and_come_back_rounded(make_config, randomized, tmp_path):
+def test_half_precision_takes_half_the_bytes_and_come_back_rounded(make_config, randomized, tmp_path):
     model = randomized(make_config())
     save_model(model, tmp_path / "full")
-    save_model(model, tmp_path / "half", half_biases=True)
+    save_model(model, tmp_path / "half", half=True)
     loaded = load_model(tmp_path / "half").state_dict()
     for name, value in model.state_dict().items():
-        expected = value.half().float() if name.endswith(("task_up", "task_down")) else value
+        expected = value.half().float() if name.endswith(("task_up", "task_down", "pieces.weight")) else value
         assert loaded[name].dtype == torch.float32
         assert torch.equal(loaded[name], expected), name
-    biases = sum(v.numel() for n, v in loaded.items() if n.endswith(("task_up", "task_down")))
+    biases = sum(v.numel() for n, v in loaded.items() if n.endswith(("task_up", "task_down", "pieces.weight")))
     full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
     assert full - half == pytest.approx(2 * biases, rel=0.05)

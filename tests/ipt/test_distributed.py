@@ -18,7 +18,6 @@ SETTINGS = TrainingSettings(
 def new_state(config) -> TrainingState:
     torch.manual_seed(0)
     model = InstructIPT(config)
-    model.instruction.requires_grad_(False)
     return TrainingState(model, SETTINGS)
 
 

@@ -91,7 +91,7 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
     model = randomized(make_config())
     probabilities = model.understand("take away the rain")
     assert tuple(probabilities) == model.config.tasks
-    assert 0 < sum(probabilities.values()) < 1  # the rest is doubt
+    assert all(0 <= probability <= 1 for probability in probabilities.values())
     expected = model.instruction(["take away the rain"])[0]
     assert list(probabilities.values()) == pytest.approx(expected.tolist())
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ipt.checkpoint import load_model, save_model
+from ipt.checkpoint import HALVED, load_model, load_weights, save_model, save_weights
 from ipt.compress import compress_biases
 from ipt.model import InstructIPT
 from ipt.modulation import modulated_layers
@@ -15,23 +15,32 @@ from pipelines.compress import compress
 def trained(make_config, fill_parameters, tmp_path):
     model = fill_parameters(InstructIPT(make_config(rank=4)), 0)
     save_model(model, tmp_path / "trained")
+    understanding(fill_parameters(InstructIPT(make_config(rank=4)), 1), tmp_path / "understanding")
     return model
 
 
+def understanding(model, folder):
+    folder.mkdir()
+    save_weights(model.instruction, folder / "instruction.safetensors")
+    save_weights(model.estimator, folder / "estimator.safetensors")
+
+
 def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
-    report = compress(tmp_path / "trained", 2, tmp_path / "out")
+    report = compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
     loaded, expected = load_model(tmp_path / "out"), compress_biases(trained.eval(), 2)[0]
     assert loaded.config == expected.config
+    for part in ("instruction", "estimator"):  # not the trained model's
+        load_weights(getattr(expected, part), tmp_path / "understanding" / f"{part}.safetensors")
     weights = expected.state_dict()
     for name, value in loaded.state_dict().items():
-        stored = weights[name].half().float() if name.endswith(("task_up", "task_down")) else weights[name]
+        stored = weights[name].half().float() if name.endswith(HALVED) else weights[name]
         assert (value == stored).all(), name
     assert report["rank"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained", "understanding"]
 
 
 def test_the_report_adds_up(trained, tmp_path):
-    report = compress(tmp_path / "trained", 2, tmp_path / "out")
+    report = compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
     small = load_model(tmp_path / "out")
     factors = [p.numel() for name, p in small.named_parameters() if "task_" in name]
     assert report["bias_parameters"] == sum(factors)
@@ -44,7 +53,7 @@ def test_the_report_adds_up(trained, tmp_path):
 
 
 def test_the_energy_kept_of_a_task_is_over_all_layers(trained, tmp_path):
-    report = compress(tmp_path / "trained", 1, tmp_path / "out")
+    report = compress(tmp_path / "trained", tmp_path / "understanding", 1, tmp_path / "out")
     small = modulated_layers(load_model(tmp_path / "out").backbone)
     for number, task in enumerate(trained.config.tasks):
         lost = total = 0.0
@@ -58,7 +67,7 @@ def test_the_energy_kept_of_a_task_is_over_all_layers(trained, tmp_path):
 
 @pytest.mark.parametrize("rank", [4, 99, "auto"])
 def test_a_rank_above_the_models_keeps_the_models(trained, tmp_path, rank):
-    report = compress(tmp_path / "trained", rank, tmp_path / "out")
+    report = compress(tmp_path / "trained", tmp_path / "understanding", rank, tmp_path / "out")
     assert report["rank"] == 4
     assert report["bias_bytes"] == report["bias_bytes_before"] // 2  # half precision
     assert set(report["energy_kept"].values()) == {1.0}
@@ -66,13 +75,15 @@ def test_a_rank_above_the_models_keeps_the_models(trained, tmp_path, rank):
 
 @pytest.mark.parametrize("rank", [0, -1])
 def test_a_bad_rank_is_refused_and_the_old_checkpoint_stays(trained, tmp_path, rank):
-    compress(tmp_path / "trained", 2, tmp_path / "out")
+    compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
     with pytest.raises(ValueError, match=f"expected a rank from 1 to the model's 4, got {rank}"):
-        compress(tmp_path / "trained", rank, tmp_path / "out")
+        compress(tmp_path / "trained", tmp_path / "understanding", rank, tmp_path / "out")
     assert load_model(tmp_path / "out").config.rank == 2
 
 
 def test_biases_that_are_zero_keep_all_energy(make_config, tmp_path):
-    save_model(InstructIPT(make_config()), tmp_path / "trained")
-    report = compress(tmp_path / "trained", 1, tmp_path / "out")
+    model = InstructIPT(make_config())
+    save_model(model, tmp_path / "trained")
+    understanding(model, tmp_path / "understanding")
+    report = compress(tmp_path / "trained", tmp_path / "understanding", 1, tmp_path / "out")
     assert set(report["energy_kept"].values()) == {1.0}

@@ -36,9 +36,9 @@ def tables(mix, first, last, size=4):
         yield read(pd.DataFrame([{"start": start, "stop": min(start + size, last)}]))
 
 
-def batches(mix, first=0, last=12, seed=0, size=4, threads=2, prefetch=2):
+def batches(mix, first=0, last=12, seed=0, size=4, left_alone=0.0, threads=2, prefetch=2):
     stream = tables(mix, first, last, size)
-    return list(training_batches(stream, mix.index, 8, seed, threads=threads, prefetch=prefetch))
+    return list(training_batches(stream, mix.index, 8, seed, left_alone=left_alone, threads=threads, prefetch=prefetch))
 
 
 def test_only_listed_tasks_are_opened_in_their_order(shards, task_table, tmp_path):
@@ -207,3 +207,55 @@ def test_two_workers_together_see_each_group_once(mix, local_ray):
     assert all(row["start"] == 4 for row in rows)
     assert {row["group"]: row["origin"] for row in rows} == expected
     assert [len(part) for part in parts] == [10, 10]
+
+
+def red(images):
+    """Which pair of the shards each degraded image is of: its red counts them (the green of a clean one too)."""
+    return (images[:, 0].mean((1, 2)) * 255).round().int().tolist()
+
+
+def test_samples_left_alone_are_their_own_target_and_as_many_as_asked(mix):
+    samples = [(b.degraded, b.clean, b.index) for b in batches(mix, last=120, left_alone=0.5)]
+    degraded, clean, index = (torch.cat(parts) for parts in zip(*samples, strict=True))
+    alone = (degraded == clean).flatten(1).all(1)
+    assert len(alone) == 720
+    assert 0.43 < alone.float().mean() < 0.57
+    for task in range(3):
+        assert 0.35 < alone[index == task].float().mean() < 0.65
+    assert [(index == task).sum().item() for task in range(3)] == [240, 120, 360]  # the mix stays that of the groups
+
+
+def test_what_is_left_alone_is_clean_another_tasks_damage_or_drawn(mix):
+    plain = batches(mix, last=120)
+    some = batches(mix, last=120, left_alone=1.0)
+    own = {task: set() for task in range(3)}
+    for batch in plain:
+        for number, task in zip(red(batch.degraded), batch.index.tolist(), strict=True):
+            own[task].add(number)
+    kinds = {"clean": 0, "other": 0, "drawn": 0}
+    everything = set().union(*own.values())
+    for batch in some:
+        assert torch.equal(batch.degraded, batch.clean)
+        numbers = zip(red(batch.degraded), batch.index.tolist(), batch.degraded, strict=True)
+        for number, task, image in numbers:
+            if (image[1] == image[1, 0, 0]).all() and (image[1, 0, 0] * 255).round().int().item() in everything:
+                kinds["clean"] += 1  # its green is even and counts
+            elif (image[0] == image[0, 0, 0]).all() and number in everything - own[task]:
+                kinds["other"] += 1
+            else:
+                kinds["drawn"] += 1
+    total = sum(kinds.values())
+    assert 0.35 < kinds["clean"] / total < 0.6
+    assert 0.3 < kinds["other"] / total < 0.5
+    assert 0.08 < kinds["drawn"] / total < 0.25
+
+
+def test_which_samples_are_left_alone_does_not_depend_on_threads_or_the_cut_into_batches(mix):
+    one = batches(mix, left_alone=0.5, threads=1, size=4)
+    two = batches(mix, left_alone=0.5, threads=3, size=4)
+    assert all(
+        torch.equal(a.degraded, b.degraded) and torch.equal(a.clean, b.clean) for a, b in zip(one, two, strict=True)
+    )
+    assert {n for b in one for n in red(b.degraded)} == {
+        n for b in batches(mix, left_alone=0.5, size=2) for n in red(b.degraded)
+    }

@@ -1,0 +1,199 @@
+"""The command `ipt`: restore photographs, and show what an instruction is understood as."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
+    from ipt.model import InstructIPT
+    from ipt.photographs import Report, Request
+
+DEFAULT_MODEL = "models/compressed"
+CANNOT_GO_ON = (ValueError, OSError, RuntimeError)  # wrong input, files, a registry that does not answer
+STOPPED = "ipt: stopped; whole files only were written, the same command does the rest"
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+Model = Annotated[str, typer.Option(help="A checkpoint folder, or models:/NAME@ALIAS of an MLflow registry.")]
+
+
+@app.callback()
+def main() -> None:
+    """Restore photographs that are noisy, blurred, rainy, hazy or snowy."""
+
+
+@app.command()
+def restore(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders or patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file where the input is one.")],
+    model: Model = DEFAULT_MODEL,
+    instruction: Annotated[str | None, typer.Option("--instruction", "-i", help="What is wrong, in words.")] = None,
+    task: Annotated[str | None, typer.Option(help="What to do, by name. With neither, the picture decides.")] = None,
+    strength: Annotated[float, typer.Option(help="How strongly, 0 to 1.5.")] = 1.0,
+    tile: Annotated[str, typer.Option(help="Side in pixels of the pieces of a large picture.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there; else it is skipped.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Also write before and after side by side.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each file.")] = False,
+) -> None:
+    """Restore photographs: the same names and formats in OUTPUT, metadata kept.
+
+    A second call does what is missing. A file that cannot be restored is reported, the others go on; the exit status
+    is then 1.
+    """
+    try:
+        from ipt.photographs import Request, check_request, find_photographs
+
+        request = Request(task, instruction, strength, _tile(tile), overwrite, compare)
+        files = find_photographs(inputs, output)
+        loaded = _load(model, device)
+        check_request(loaded, request)
+        reports = restore_files(loaded, files, request, progress=len(files) > 1 and sys.stderr.isatty())
+        status = print_reports(reports, as_json)
+    except BrokenPipeError:  # `| head` has seen enough
+        raise
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise typer.Exit(130) from None
+    raise typer.Exit(status)  # a RuntimeError: inside the block it would be one that cannot go on
+
+
+@app.command()
+def understand(
+    sentences: Annotated[
+        list[str] | None, typer.Argument(help="Instructions; none: a line each of standard input.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Print, for each instruction, the tasks that it asks for and their probabilities, as a line of JSON."""
+    from ipt.instruction import understood_tasks
+
+    try:
+        loaded = _load(model, "cpu")
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+    if not sentences:
+        sys.stdin.reconfigure(errors="replace")  # a line that is not UTF-8 is not understood, the others are
+    failed = False
+    for sentence in sentences or (line.rstrip("\r\n") for line in sys.stdin):
+        answer = {"understood": [], "probabilities": {}}
+        try:
+            probabilities = loaded.understand(sentence)
+            answer["understood"] = list(understood_tasks(probabilities))
+            answer["probabilities"] = {name: round(value, 3) for name, value in probabilities.items()}
+        except ValueError as error:
+            answer["error"], failed = str(error), True
+        print(json.dumps(answer), flush=True)
+    raise typer.Exit(int(failed))
+
+
+def restore_files(
+    model: InstructIPT, files: list[tuple[Path, Path]], request: Request, progress: bool
+) -> Iterator[Report]:
+    """Restore (source, target) files one after the other; a bar on standard error shows how far it is."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ipt.photographs import restore_file
+
+    bar = track(files, "restoring", console=Console(stderr=True), disable=not progress)
+    return (restore_file(model, source, target, request) for source, target in bar)
+
+
+def print_reports(reports: Iterable[Report], as_json: bool) -> int:
+    """Print a line for each file as it is done; the exit status: 1 where a file failed, else 0."""
+    failed = 0
+    for report in reports:
+        failed += report.status == "failed"
+        if as_json:
+            print(report.to_json(), flush=True)
+        elif report.status == "failed":
+            print(printable(f"{report.file}: failed: {report.error}"), file=sys.stderr, flush=True)
+        else:
+            print(printable(f"{report.file}: {describe(report)}"), flush=True)
+    if failed:
+        print(f"ipt: {failed} file{'s' if failed > 1 else ''} could not be restored", file=sys.stderr)
+    return int(failed > 0)
+
+
+def printable(text: str) -> str:
+    """The text with what no terminal shows, such as a file name that is not UTF-8, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def describe(report: Report) -> str:
+    """What became of a file that did not fail, in words."""
+    if report.status == "skipped":
+        return f"skipped, {report.output} is there already (--overwrite replaces it)"
+    if report.by == "instruction":
+        why = f"understood: {', '.join(report.understood)}"
+    elif report.by == "blind":
+        why = _seen(report)
+    else:
+        why = "as asked"
+    done = ", ".join(report.tasks)
+    if report.status == "unchanged":
+        done = f"left as it is, nothing to {done}" if report.tasks else "left as it is"
+    return f"{done} ({why}), {report.width} x {report.height}, {report.seconds:.1f} s -> {report.output}"
+
+
+def _seen(report: Report) -> str:
+    likely = max(report.probabilities, key=report.probabilities.get)
+    sure = f"{report.probabilities[likely]:.0%}"
+    unclear = "instruction not understood; " if report.understood == () else ""
+    if report.tasks:
+        return f"{unclear}the picture needs it, {sure} sure"
+    if likely == "clean":
+        return f"{unclear}the picture looks clean, {sure} sure"
+    return f"{unclear}not sure what the picture needs; most likely {likely}, {sure}"
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The checkpoint folder that `--model` names: a path, or SCHEME:/... that an installed package knows to fetch."""
+    scheme, colon, _ = model.partition(":/")
+    if not colon or Path(model).exists():
+        return Path(model)
+    fetchers = entry_points(group="ipt.models", name=scheme)
+    if not fetchers:
+        known = ", ".join(f"{name}:/" for name in sorted(entry_points(group="ipt.models").names))
+        raise ValueError(f"--model {model}: nothing installed here reads {scheme}:/ (known: {known or 'folders only'})")
+    return next(iter(fetchers)).load()(model)
+
+
+def _load(model: str, device: str) -> InstructIPT:
+    import torch
+
+    from ipt.checkpoint import load_model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is available to torch here; use --device cpu")
+    folder = checkpoint_folder(model)
+    if not folder.is_dir():
+        raise ValueError(f"--model {model}: no such folder; `make repro` makes {DEFAULT_MODEL}, or name another")
+    return load_model(folder, device)
+
+
+def _tile(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--tile: expected auto or a number of pixels, got {text!r}")
+    return int(text)
+
+
+def _stop(error: Exception) -> typer.Exit:
+    print(printable(f"ipt: {' '.join(str(error).split())}"), file=sys.stderr)  # one line
+    return typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()

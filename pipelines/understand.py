@@ -1,0 +1,195 @@
+"""Stage: what reads instructions and what looks at pictures, both trained on what the repository holds.
+
+The reader of instructions learns from sentences drawn from pipelines/sentences/, the estimator from clean tiles that
+are degraded as the tasks say. Neither needs the backbone; `compress` puts them into the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipt.checkpoint import save_weights
+from ipt.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
+from ipt.instruction import InstructionModel, Reader, train_reader, understood_tasks
+from ipt.texture import texture
+from pipelines.corpus import SENTENCES, Corpus
+from pipelines.files import replace_folder, write_json
+from pipelines.labelled import Draw, labelled_tile
+from pipelines.params import Params, load_params
+from pipelines.paths import CLEAN, METRICS, UNDERSTANDING
+from pipelines.processes import ordered_map, processes
+from pipelines.schema import decode_image, open_tiles
+from pipelines.stage import run
+
+SUMMARY = METRICS / "understand.json"
+CHUNK = 64  # tiles made at once
+SIDES = (64, 96, 128)  # pixels, of the tiles of a chunk, in turn
+HELD_OUT = SENTENCES / "held_out"
+
+
+def understand(params: Params, clean: Path, target: Path) -> dict:
+    """Train both on the tiles in `clean`, write their weights into the folder `target`, return how well they do."""
+    torch.manual_seed(params.seed)
+    instruction = fit_instructions(params)
+    estimator = fit_estimator(params, clean)
+    with replace_folder(target) as folder:
+        save_weights(instruction, folder / "instruction.safetensors")
+        save_weights(estimator, folder / "estimator.safetensors")
+    tasks = list(params.tasks)
+    return {
+        "instructions": {
+            path.stem: score_instructions(instruction, tasks, path) for path in sorted(HELD_OUT.iterdir())
+        },
+        "tiles": score_estimator(estimator, tasks, labelled_images(params, clean / "val.parquet", 1)),
+    }
+
+
+def fit_instructions(params: Params) -> InstructionModel:
+    """The reader of instructions, trained on drawn sentences; its readers at the same time, each in its process."""
+    model = InstructionModel(len(params.tasks))
+    jobs = [(params, reader, number) for number, reader in enumerate(model.readers)]
+    with processes(len(jobs), each=1) as pool:
+        for reader, state in zip(model.readers, ordered_map(pool, _fit_reader, jobs), strict=True):
+            reader.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    return model.eval()
+
+
+def _fit_reader(job: tuple[Params, Reader, int]) -> dict[str, np.ndarray]:
+    params, reader, number = job
+    torch.set_num_threads(1)
+    torch.manual_seed(params.seed + number)
+    settings = params.understand
+    corpus = Corpus({name: task.instructions for name, task in params.tasks.items()})
+    batches = corpus.batches(params.seed + number, settings.sentences_per_step)
+    losses = train_reader(reader, batches, settings.learning_rate, settings.sentence_steps)
+    tell(losses, f"sentences, reader {number + 1}", settings.sentence_steps)
+    return {name: value.numpy() for name, value in reader.state_dict().items()}
+
+
+def fit_estimator(params: Params, clean: Path) -> Estimator:
+    """The estimator, trained on tiles degraded afresh, then made cautious on tiles that are clean."""
+    settings = params.understand
+    estimator = Estimator(len(params.tasks))
+    statistics, labels = training_tiles(params, clean / "train.parquet")
+    tell(train_estimator(estimator, statistics, labels, settings.tile_steps, CHUNK * 4), "tiles", settings.tile_steps)
+    estimator.eval()
+    held_out = (decode_image(row) for row in clean_rows(clean / "val.parquet", settings.clean_tiles))
+    trust_clean(estimator, held_out, settings.clean_share)
+    return estimator
+
+
+def training_tiles(params: Params, path: Path) -> tuple[Tensor, Tensor]:
+    """The statistics (N, statistics) and labels (N,) of labelled tiles; a function of params and clean tiles."""
+    settings = params.understand
+    rows = clean_rows(path, settings.clean_tiles)
+    draw = Draw([task.recipe for task in params.tasks.values()], settings.visible)
+    chunks = range(-(-settings.tiles // CHUNK))
+    jobs = ((rows, draw, params.seed, number) for number in chunks)
+    statistics, labels = [], []
+    with processes(len(chunks)) as pool:
+        for number, (of_chunk, label) in enumerate(ordered_map(pool, _chunk, map(_with_own_rows, jobs))):
+            statistics.append(torch.from_numpy(of_chunk))
+            labels.append(torch.tensor(label))
+            if number * 10 // len(chunks) != (number + 1) * 10 // len(chunks):
+                print(f"understand: {(number + 1) * CHUNK} of {settings.tiles} tiles looked at", flush=True)
+    return torch.cat(statistics), torch.cat(labels)
+
+
+def _with_own_rows(job: tuple) -> tuple:
+    """A chunk's job with the clean tiles that it needs only: they travel to another process."""
+    rows, draw, seed, number = job
+    chosen = np.random.default_rng([seed, number]).integers(len(rows), size=CHUNK)
+    return [rows[i] for i in chosen], draw, seed, number
+
+
+def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
+    rows, draw, seed, number = job
+    torch.set_num_threads(1)  # each process has one core
+    rng = np.random.default_rng([seed, number, 1])
+    pairs = [labelled_tile(row, SIDES[number % len(SIDES)], draw, rng) for row in rows]
+    tiles = torch.from_numpy(np.stack([tile for tile, _ in pairs])).permute(0, 3, 1, 2)
+    return texture(tiles.contiguous()).numpy(), [label for _, label in pairs]
+
+
+def clean_rows(path: Path, most: int) -> list[bytes]:
+    """Up to `most` encoded clean tiles, spread evenly over a file of them."""
+    file = open_tiles(path)
+    if not file.metadata.num_rows:
+        raise ValueError(f"{path}: expected clean tiles, got none; `dvc repro -f prepare` makes them anew")
+    chosen = np.linspace(0, file.metadata.num_rows - 1, min(most, file.metadata.num_rows)).round().astype(int)
+    rows, first = [], 0
+    for number in range(file.num_row_groups):
+        length = file.metadata.row_group(number).num_rows
+        here = chosen[(chosen >= first) & (chosen < first + length)] - first
+        if len(here):
+            rows += file.read_row_group(number, columns=["clean"])["clean"].take(here).to_pylist()
+        first += length
+    return rows
+
+
+def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Labelled tiles of held-out images: five for each clean one."""
+    draw = Draw([task.recipe for task in params.tasks.values()], params.understand.visible)
+    for number, row in enumerate(clean_rows(path, params.understand.clean_tiles)):
+        rng = np.random.default_rng([params.seed, seed, number])
+        for _ in range(5):
+            yield labelled_tile(row, TILE, draw, rng)
+
+
+def score_instructions(model: InstructionModel, tasks: list[str], path: Path) -> dict[str, float]:
+    """Share of the sentences of a CSV (sentence, tasks) understood rightly, by how many tasks they ask for."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if set(row["tasks"].split()) <= set(tasks)]
+    with torch.no_grad():
+        probabilities = model([row["sentence"] for row in rows])
+    right: dict[str, list[bool]] = {"unclear": [], "one": [], "two": []}
+    for row, of_row in zip(rows, probabilities.tolist(), strict=True):
+        wanted = set(row["tasks"].split())
+        kind = ("unclear", "one", "two")[len(wanted)]
+        right[kind].append(set(understood_tasks(dict(zip(tasks, of_row, strict=True)))) == wanted)
+    return {kind: round(float(np.mean(values)), 4) for kind, values in right.items() if values}
+
+
+def score_estimator(
+    estimator: Estimator, tasks: list[str], images: Iterable[tuple[np.ndarray, int]]
+) -> dict[str, float]:
+    """Share of the labelled images whose damage (or cleanness) is the likeliest, by label."""
+    right: dict[str, list[bool]] = {name: [] for name in (*tasks, "clean")}
+    for image, label in images:
+        right[[*tasks, "clean"][label]].append(int(estimate(estimator, image).argmax()) == label)
+    return {name: round(float(np.mean(values)), 4) for name, values in right.items() if values}
+
+
+def tell(losses: Iterable[float], what: str, steps: int) -> None:
+    """Go through a training, saying five times how far it is."""
+    every = max(steps // 5, 1)
+    started = time.perf_counter()
+    for first in range(0, steps, every):
+        part = list(itertools.islice(losses, every))
+        print(
+            f"understand: {what}, step {first + len(part)} of {steps}, loss {np.mean(part):.3f}, "
+            f"{time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Read params.yaml, train both and write weights and scores."""
+    params = load_params()
+    scores = understand(params, CLEAN, UNDERSTANDING)
+    write_json(SUMMARY, scores)
+    for name, values in (*scores["instructions"].items(), ("tiles", scores["tiles"])):
+        print(f"understand: {name}: " + ", ".join(f"{kind} {share:.1%} right" for kind, share in values.items()))
+    print(f"understand: weights in {UNDERSTANDING}, scores in {SUMMARY}")
+
+
+if __name__ == "__main__":
+    run(main)
