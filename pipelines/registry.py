@@ -37,7 +37,7 @@ class Registration:
 def register_model(what: Registration) -> dict[str, Any]:
     """Complete the training's run (or make it, where tracking was away) and register the model as a new version."""
     settings = what.params.register
-    with tracking("register") as client:
+    with tracking("`dvc repro register`") as client:
         experiment = experiment_id(client, settings.experiment)
         with mlflow.start_run(
             run_id=_run_to_complete(client, what),
@@ -84,7 +84,7 @@ def fetch_checkpoint(uri: str) -> Path:
     Raises RuntimeError where the store or the version is not there. `ipt --model` finds this function by the entry
     point `ipt.models` of this package.
     """
-    with tracking("restore"):
+    with tracking("the same command again"):
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     flavor = mlflow.models.Model.load(folder).flavors["python_function"]
     return folder / flavor["artifacts"]["checkpoint"]["path"]

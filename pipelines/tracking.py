@@ -42,8 +42,11 @@ def _local_store() -> str:
 
 
 @contextlib.contextmanager
-def tracking(stage: str) -> Iterator[mlflow.MlflowClient]:
-    """A client of the tracking store; what goes wrong with it inside the block becomes a TrackingError."""
+def tracking(again: str) -> Iterator[mlflow.MlflowClient]:
+    """A client of the tracking store; what goes wrong with it inside the block becomes a TrackingError.
+
+    `again` is the command for when the store is back.
+    """
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -51,7 +54,7 @@ def tracking(stage: str) -> Iterator[mlflow.MlflowClient]:
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, ConnectionError) as error:
-        raise TrackingError(f"MLflow at {tracking_uri()}: {error}\nWhen it is back: `dvc repro {stage}`") from error
+        raise TrackingError(f"MLflow at {tracking_uri()}: {error}\nWhen it is back: {again}") from error
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
@@ -89,7 +92,7 @@ class LiveRun:
             self._attempt(lambda: mlflow.log_metrics(values, step=step))
 
     def _start(self) -> None:
-        with tracking("train") as client:
+        with tracking("`dvc repro train`") as client:
             experiment = experiment_id(client, self._params.register.experiment)
             open_runs = client.search_runs(
                 [experiment],

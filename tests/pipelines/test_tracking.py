@@ -151,7 +151,7 @@ def test_a_store_that_goes_away_in_the_middle_costs_the_mirror_only(store, capsy
 
 def test_a_failure_says_which_store_and_what_to_run_when_it_is_back(store):
     message = rf"^MLflow at sqlite:///{store}/mlflow\.db: (?s:.*)\nWhen it is back: `dvc repro register`$"
-    with pytest.raises(TrackingError, match=message), tracking("register") as client:
+    with pytest.raises(TrackingError, match=message), tracking("`dvc repro register`") as client:
         client.get_run("0" * 32)
 
 
