@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench-modulation bench-backbones ablation sixth-task contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui bench-modulation bench-backbones ablation sixth-task bench-restore contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -34,6 +34,9 @@ ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/met
 
 bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
 	$(BIN)/python -m benchmarks.backbones
+
+bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
+	$(BIN)/python -m benchmarks.restoring
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task

@@ -65,7 +65,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Builtin:
-    """The photographs that come with scikit-image and scikit-learn, at each of `scales`."""
+    """The colour photographs that come with scikit-image and scikit-learn, at each of `scales`."""
 
     scales: tuple[float, ...]
 

@@ -136,11 +136,11 @@ def clean_rows(path: Path, most: int) -> list[bytes]:
 
 
 def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Labelled tiles of held-out images: five for each clean one."""
+    """Labelled tiles of held-out images: two for each clean one."""
     draw = Draw([task.recipe for task in params.tasks.values()], params.understand.visible)
     for number, row in enumerate(clean_rows(path, params.understand.clean_tiles)):
         rng = np.random.default_rng([params.seed, seed, number])
-        for _ in range(5):
+        for _ in range(2):
             yield labelled_tile(row, TILE, draw, rng)
 
 

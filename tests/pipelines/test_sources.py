@@ -45,13 +45,13 @@ def test_folder_without_images_is_an_error(tmp_path):
 
 def test_builtin_photographs_can_all_be_read():
     pictures = list_pictures(Source(None, Builtin((1.0, 0.5)), None), 0)
-    assert len(pictures) >= 13
-    assert sum(np.ptp(read_picture(picture), axis=2).mean() > 0.01 for picture in pictures) >= 8  # have colour
+    assert len(pictures) >= 8
     for picture in pictures:
         image = read_picture(picture)
         assert image.dtype == np.float32
         assert min(image.shape[:2]) >= 256
         assert image.shape[2] == 3
+        assert np.ptp(image, axis=2).mean() > 0.01, f"{picture.name} has no colour"
 
 
 def test_dead_leaves_depend_on_seed_and_index_alone():

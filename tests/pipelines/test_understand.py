@@ -1,0 +1,110 @@
+"""The stage understand: which tiles it takes, that its scores are shares, and that its weights come back."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from ipt.checkpoint import load_weights
+from ipt.estimator import Estimator
+from ipt.instruction import InstructionModel
+from pipelines import understand as stage
+from pipelines.params import load_params
+from pipelines.schema import CLEAN_ROW, encode_image, write_rows
+from pipelines.understand import clean_rows, score_estimator, score_instructions, training_tiles, understand
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = load_params()
+    small = dataclasses.replace(
+        params.understand,
+        sentence_steps=4, sentences_per_step=8, tiles=150, tile_steps=5, clean_tiles=20, clean_share=0.5,
+    )  # fmt: skip
+    tasks = {name: params.tasks[name] for name in ("denoise", "derain")}
+    return dataclasses.replace(params, understand=small, tasks=tasks)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 23), ("val", 5)):
+        rows = [
+            {
+                "image_id": f"{name}/{number}", "source": "folder", "height": 128, "width": 128,
+                "clean": encode_image(np.kron(rng.random((8, 8, 3)), np.ones((16, 16, 1))).astype(np.float32)),
+            }
+            for number in range(count)
+        ]  # fmt: skip
+        write_rows(folder / f"{name}.parquet", rows, CLEAN_ROW, row_group_rows=4)
+    return folder
+
+
+@contextmanager
+def threads(items, each=1):
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def test_clean_tiles_are_taken_evenly_and_each_once(clean):
+    everything = clean_rows(clean / "train.parquet", 10**6)
+    assert len(set(everything)) == len(everything) == 23
+    few = clean_rows(clean / "train.parquet", 3)
+    assert few == [everything[0], everything[11], everything[22]]
+
+
+def test_clean_tiles_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected clean tiles; make them with `dvc repro prepare`"):
+        clean_rows(tmp_path / "train.parquet", 3)
+    write_rows(tmp_path / "train.parquet", [], CLEAN_ROW, row_group_rows=4)
+    with pytest.raises(ValueError, match=r"train\.parquet: expected clean tiles, got none"):
+        clean_rows(tmp_path / "train.parquet", 3)
+
+
+def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatch):
+    statistics, labels = training_tiles(params, clean / "train.parquet")
+    monkeypatch.setattr(stage, "processes", threads)
+    again, labels_again = training_tiles(params, clean / "train.parquet")
+    assert torch.equal(statistics, again)
+    assert torch.equal(labels, labels_again)
+    assert len(labels) == len(statistics) == 192  # whole chunks
+    assert set(labels.tolist()) == {0, 1, 2}
+    assert torch.isfinite(statistics).all()
+
+
+def test_the_weights_are_those_that_were_scored(params, clean, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "processes", threads)
+    scores = understand(params, clean, tmp_path / "out")
+    instruction, estimator = InstructionModel(2).eval(), Estimator(2).eval()
+    load_weights(instruction, tmp_path / "out" / "instruction.safetensors")
+    load_weights(estimator, tmp_path / "out" / "estimator.safetensors")
+    tasks = list(params.tasks)
+    assert set(scores["instructions"]) == {path.stem for path in stage.HELD_OUT.iterdir()}
+    for path in stage.HELD_OUT.iterdir():
+        assert score_instructions(instruction, tasks, path) == scores["instructions"][path.stem]
+    images = stage.labelled_images(params, clean / "val.parquet", 1)
+    assert score_estimator(estimator, tasks, images) == scores["tiles"]
+
+
+def test_scores_of_instructions_are_shares_by_number_of_tasks(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text('sentence,tasks\n"a, b",derain\nc,derain\nd,\ne,derain denoise\nf,polish\n', encoding="utf-8")
+
+    def model(sentences):
+        assert sentences == ["a, b", "c", "d", "e"]  # what is asked of other tasks is left out
+        return torch.tensor([[0.0, 0.9], [0.9, 0.9], [0.1, 0.2], [0.8, 0.7]])
+
+    assert score_instructions(model, ["denoise", "derain"], path) == {"unclear": 1.0, "one": 0.5, "two": 1.0}
+
+
+def test_scores_of_the_estimator_are_shares_by_label():
+    estimator = Estimator(2).eval()
+    with torch.no_grad():
+        estimator.score.bias[2] = 5
+    image = np.zeros((16, 16, 3), np.float32)
+    scores = score_estimator(estimator, ["denoise", "derain"], [(image, 0), (image, 2), (image, 2)])
+    assert scores == {"denoise": 0.0, "clean": 1.0}
