@@ -2,7 +2,8 @@
 
 Importing it sets, before those libraries are loaded, that none of them calls out, that a local Ray cluster needs no
 token file in the home folder, and that torch's threads soon sleep when they wait: spinning, two of them on a machine
-that is busy with something else take many times as long; asleep at once, half as long again on one that is not. A value that is in the environment already stays.
+that is busy with something else take many times as long; asleep at once, half as long again on one that is not. A
+value that is in the environment already stays.
 """
 
 import os
