@@ -17,6 +17,16 @@ from PIL import Image
 from ipt import tiff
 from ipt.tags import ORIENTATION
 
+# Of the kinds that are read and written, by suffix.
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
 MAX_PIXELS = 120_000_000  # above the largest cameras; a small file can claim far more and fill the memory
 _GRAY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")

@@ -16,15 +16,13 @@ from typing import Literal
 import numpy as np
 
 from ipt.files import replace_file
-from ipt.images import ImageError
+from ipt.images import FORMATS, ImageError
 from ipt.model import InstructIPT
-from ipt.photos import SUFFIXES, Photo, read_photo, write_photo
+from ipt.photos import Photo, read_photo, write_photo
 from ipt.restore import plan_restoration, restore_tasks
 from ipt.tiles import spans
 
 COMPARED = ".compare.jpg"  # behind the name of a restored file
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_FORMATS |= {".bmp": "BMP"}
 _NOT_WRITTEN = frozenset({".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pdf", ".svg", ".tga"})
 _LONGEST = 65500  # pixels, side of a JPEG
 
@@ -77,21 +75,21 @@ def find_photographs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Pa
     """Each file to restore and where its restored version goes.
 
     A file goes to the file `output` (one file, and `output` has an image's suffix), else into the folder `output`; of
-    a folder every file with one of SUFFIXES, to the same place in the tree below `output`. What is in `output` already
-    is not taken from a folder or pattern that has other files too. Raises InputError where an input is not there, a
-    folder has no such file, two files would become one, or `output` is in the way or no folder's name.
+    a folder every file with a suffix of FORMATS, to the same place in the tree below `output`. What is in `output`
+    already is not taken from a folder or pattern that has other files too. Raises InputError where an input is not
+    there, a folder has no such file, two files would become one, or `output` is in the way or no folder's name.
     """
     named = list(dict.fromkeys(found for name in inputs for found in _expand(name, output)))
     if len(named) > 1:  # `photos/* -o photos/restored` names the results as well
         named = [path for path in named if not (path.is_dir() and path.resolve() == output.resolve())]
     suffix = output.suffix.lower()
-    if len(named) == 1 and named[0].is_file() and suffix in SUFFIXES and not output.is_dir():
+    if len(named) == 1 and named[0].is_file() and suffix in FORMATS and not output.is_dir():
         return [(named[0], output)]
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder for what becomes of {', '.join(inputs)}")
-    if suffix in SUFFIXES | _NOT_WRITTEN and not output.exists():
+    if suffix in FORMATS.keys() | _NOT_WRITTEN and not output.exists():
         if len(named) == 1 and named[0].is_file():
-            raise InputError(f"{output}: cannot write {suffix}; expected one of {', '.join(sorted(SUFFIXES))}")
+            raise InputError(f"{output}: cannot write {suffix}; expected one of {', '.join(sorted(FORMATS))}")
         raise InputError(f"{output}: looks like one picture; expected a folder for what becomes of several files")
     pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output)))
     sources: dict[Path, Path] = {}
@@ -122,14 +120,14 @@ def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
+        if file.suffix.lower() in FORMATS
         and file.is_file()
         and not file.name.startswith(".")  # among them what a killed run left half-written
         and not file.name.endswith(COMPARED)
         and (inside == path.resolve() or not file.resolve().is_relative_to(inside))
     ]
     if not files:
-        raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS))}")
     return [(file, output / file.relative_to(path)) for file in files]
 
 
@@ -196,18 +194,14 @@ def _reason(error: Exception, source: Path, target: Path) -> str:
     return text or type(error).__name__
 
 
-def _format(path: Path) -> str | None:
-    return _FORMATS.get(path.suffix.lower())
-
-
 def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     """`photo` for the format that the suffix of `target` names, where that of `source` names another.
 
     EXIF, XMP, colour profile and resolution go along where the format has a place for them, comments do not.
     Raises ImageError for pixels that the format cannot hold, and for a profile, without which colours would change.
     """
-    kind = _format(target)
-    if kind in (None, photo.format, _format(source)):
+    kind = FORMATS.get(target.suffix.lower())
+    if kind in (None, photo.format, FORMATS.get(source.suffix.lower())):
         return photo
     if kind not in ("PNG", "TIFF") and photo.levels.dtype == np.uint16:
         raise ImageError(f"{target.suffix} cannot hold its 16 bits per channel; name a .png or .tif file")

@@ -16,11 +16,9 @@ from PIL import Image, ImageCms
 
 from ipt import png, tiff
 from ipt.files import replace_file
-from ipt.images import ImageError, decode, open_picture, orientation, unpack
+from ipt.images import FORMATS, ImageError, decode, open_picture, orientation, unpack
 from ipt.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 _QUALITY = 95
 _XMP, _ICC, _PREVIEW, _DNG = 700, 34675, 254, 50706
 # TIFF: titles, camera, resolution, dates, authors, colours, ratings, IPTC, EXIF, GPS; not what tells of the layout.
@@ -71,7 +69,7 @@ def read_photo(path: str | Path) -> Photo:
     empty, truncated, damaged or huge (over MAX_PIXELS), for animations, several pages and camera raw files, and for
     pixels that are not gray or RGB of at most 16 bits or CMYK of 8. Damaged EXIF is left out.
     """
-    with open_picture(Path(path), _FORMATS) as (picture, data):
+    with open_picture(Path(path), tuple(dict.fromkeys(FORMATS.values()))) as (picture, data):
         _refuse_unfit(picture)
         in_srgb = _cmyk_to_srgb(picture)
         pixels = unpack(in_srgb, orientation(picture)) if in_srgb else decode(picture, data)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ipt.images import read_image
+from ipt.images import FORMATS, read_image
 from pipelines.dead_leaves import draw_dead_leaves
 
 if TYPE_CHECKING:  # worker processes import this module, and params imports all degradations
     from pipelines.params import Builtin, DeadLeaves, Folder, Source
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 
 # (package, file inside it). All are in the wheels, nothing is downloaded. Left out: Hubble's deep
 # field (its stars look like noise and snow, which a restorer must remove) and the fundus of an eye
@@ -76,13 +75,13 @@ def _folder_pictures(folder: Folder) -> list[Picture]:
     images = sorted(
         path.as_posix()
         for path in inside
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in FORMATS
         and not any(part.startswith(".") for part in path.parts)
         and not (root / path).is_dir()
     )
     if not images:
         raise SourceError(
-            f"{where}: expected image files ({', '.join(sorted(IMAGE_SUFFIXES))}), found none "
+            f"{where}: expected image files ({', '.join(sorted(FORMATS))}), found none "
             f"among {len(inside)} entries; put photographs there or take the folder out of the list"
         )
     return [Picture(folder.path, name, folder.scales, root / name) for name in images]

@@ -17,8 +17,8 @@ from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngInfo
 
 from ipt import images, photos
-from ipt.images import ImageError
-from ipt.photos import SUFFIXES, read_photo, write_photo
+from ipt.images import FORMATS, ImageError
+from ipt.photos import read_photo, write_photo
 
 MAKER_NOTE, ORIENTATION = 0x927C, 0x0112
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d" xmp:Rating="5"/></x:xmpmeta>'
@@ -228,7 +228,7 @@ def test_the_content_decides_and_not_the_suffix(tmp_path, levels):
     assert photo.format == "JPEG"
     write_photo(photo, photo.levels, tmp_path / "deep" / "folder" / "b.tiff")
     assert read_photo(tmp_path / "deep" / "folder" / "b.tiff").format == "JPEG"
-    assert {"." + kind.lower() for kind in ("JPEG", "JPG", "PNG", "WEBP", "TIFF", "TIF", "BMP")} == SUFFIXES
+    assert {"." + kind.lower() for kind in ("JPEG", "JPG", "PNG", "WEBP", "TIFF", "TIF", "BMP")} == FORMATS.keys()
 
 
 # What else a file says.
