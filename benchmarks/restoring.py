@@ -24,6 +24,7 @@ import torch
 
 from ipt import InstructIPT, load_model, preset_config
 from ipt.memory import affordable_tile
+from ipt.metrics import to_levels
 from ipt.restore import restore_tasks
 from ipt.tiles import BLEND, spans
 from pipelines.params import Builtin, Source
@@ -64,7 +65,7 @@ def mosaic(megapixels: float) -> np.ndarray:
     """The default photographs, each 500 x 500, repeated in rows to a picture of 3 to 2, uint8."""
     source = Source(None, Builtin((1.0,)), None)
     photographs = [read_picture(picture) for picture in list_pictures(source, 0)]
-    squares = [np.rint(cv2.resize(photo, (500, 500)) * 255).clip(0, 255).astype(np.uint8) for photo in photographs]
+    squares = [to_levels(cv2.resize(photo, (500, 500))) for photo in photographs]
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     width = round(height * 1.5)
     rows = [

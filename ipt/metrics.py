@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from ipt.pixels import from_unit
+
 
 def psnr(image: np.ndarray, clean: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of (H, W, 3) images in [0, 1] after rounding to 8 bit.
@@ -35,6 +37,4 @@ def ssim(image: np.ndarray, clean: np.ndarray) -> float:
 
 def to_levels(image: np.ndarray) -> np.ndarray:
     """Round an image in [0, 1] to uint8 grey levels; values outside are clipped."""
-    if image.dtype == np.uint8:
-        return image
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return image if image.dtype == np.uint8 else from_unit(image, np.uint8)

@@ -17,6 +17,7 @@ from ipt.checkpoint import load_model
 from ipt.images import read_image
 from ipt.metrics import psnr, ssim, to_levels
 from ipt.model import InstructIPT
+from ipt.pixels import to_unit
 from ipt.restore import restore_image
 from pipelines.files import replace_file, write_json
 from pipelines.params import Benchmark, load_params
@@ -80,7 +81,7 @@ def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarra
             noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
                 0, benchmark.sigma / 255, clean.shape
             )
-            yield np.rint(np.clip(clean + noise, 0, 1) * 255).astype(np.float32) / 255, clean
+            yield to_unit(to_levels(clean + noise)), clean
             continue
         degraded = read_image(folder / "degraded" / path.name)
         if degraded.shape != clean.shape:
@@ -89,7 +90,7 @@ def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarra
 
 
 def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Degraded, restored and clean image side by side with captions, (H + 20, 3 W + 8, 3)."""
+    """Degraded, restored and clean image side by side with captions, uint8 (H + 20, 3 W + 8, 3)."""
     gap = np.ones((degraded.shape[0], 4, 3), np.float32)
     row = np.concatenate([degraded, gap, restored, gap, clean], axis=1)
     sheet = to_levels(np.concatenate([np.ones((20, row.shape[1], 3), np.float32), row]))  # OpenCV writes on uint8 only
@@ -101,7 +102,7 @@ def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarra
     for number, caption in enumerate(captions):
         place = (number * (degraded.shape[1] + 4) + 2, 14)
         cv2.putText(sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    return sheet.astype(np.float32) / 255
+    return sheet
 
 
 def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:

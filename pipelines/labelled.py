@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from degradations.recipe import degrade
-from ipt.metrics import psnr
+from ipt.metrics import psnr, to_levels
 from pipelines.drawings import draw
 from pipelines.schema import decode_image
 
@@ -84,7 +84,7 @@ def _exposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _stored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rounded to 8 bits, perhaps with the traces of a JPEG of quality 70 to 98."""
-    levels = np.rint(image * 255).astype(np.uint8)
+    levels = to_levels(image)
     if rng.random() < STORED:
         encoded = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 99))])[1]
         levels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
