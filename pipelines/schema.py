@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ipt.metrics import to_levels
+
 CLEAN_ROW = pa.schema(
     [
         ("image_id", pa.string()),  # unique name of the tile: source, image, scale, position
@@ -36,10 +38,9 @@ SHARD_ROW = pa.schema(
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """Encode a float32 (H, W, 3) RGB image in [0, 1] as an 8-bit PNG."""
-    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    """Encode an RGB image (H, W, 3), uint8 or float32 in [0, 1], as an 8-bit PNG."""
     # Level 1: tiles are noisy, more effort saves few bytes and costs most of the stage's time.
-    done, data = cv2.imencode(".png", levels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(".png", to_levels(image)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise ValueError(f"PNG encoder refused an image of shape {image.shape}")
     return data.tobytes()
@@ -80,14 +81,14 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tiles(path: Path, start: int, count: int) -> list[dict]:
-    """Rows `start` to `start + count - 1` of a Parquet file, reading only the row groups that hold them."""
+def read_tiles(path: Path, numbers: np.ndarray) -> list[dict]:
+    """The rows of a Parquet file with these numbers, rising; only the row groups that hold them are read."""
     file, rows, first = open_tiles(path), [], 0
-    for number in range(file.num_row_groups):
-        length = file.metadata.row_group(number).num_rows
-        begin, end = max(start - first, 0), min(start + count - first, length)
-        if begin < end:
-            rows += file.read_row_group(number).slice(begin, end - begin).to_pylist()
+    for group in range(file.num_row_groups):
+        length = file.metadata.row_group(group).num_rows
+        inside = numbers[(numbers >= first) & (numbers < first + length)] - first
+        if len(inside):
+            rows += file.read_row_group(group).take(inside).to_pylist()
         first += length
     return rows
 

@@ -55,9 +55,10 @@ def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Pa
 def write_shard(job: dict, *, name: str, task: Task, settings: Synthesize, seed: int) -> dict:
     """Degrade the clean tiles `start` and up of one file into one shard; in keys clean, split, start, shard."""
     cv2.setNumThreads(1)  # Ray runs one of these per core
+    numbers = np.arange(job["start"], job["start"] + settings.tiles_per_shard)
     rows = [
         shard_row(name, task, tile, variant, seed)
-        for tile in read_tiles(Path(job["clean"]), job["start"], settings.tiles_per_shard)
+        for tile in read_tiles(Path(job["clean"]), numbers)
         for variant in range(settings.variants)
     ]
     # Shuffled, so that the row group a trainer reads at once is not all from one photograph.

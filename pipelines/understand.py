@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipt import config
 from ipt.checkpoint import save_weights
 from ipt.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
 from ipt.instruction import InstructionModel, Reader, train_reader, understood_tasks
@@ -26,7 +27,7 @@ from pipelines.labelled import Draw, labelled_tile
 from pipelines.params import Params, load_params
 from pipelines.paths import CLEAN, METRICS, UNDERSTANDING
 from pipelines.processes import ordered_map, processes
-from pipelines.schema import decode_image, open_tiles
+from pipelines.schema import decode_image, open_tiles, read_tiles
 from pipelines.stage import run
 
 SUMMARY = METRICS / "understand.json"
@@ -121,18 +122,11 @@ def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
 
 def clean_rows(path: Path, most: int) -> list[bytes]:
     """Up to `most` encoded clean tiles, spread evenly over a file of them."""
-    file = open_tiles(path)
-    if not file.metadata.num_rows:
+    there = open_tiles(path).metadata.num_rows
+    if not there:
         raise ValueError(f"{path}: expected clean tiles, got none; `dvc repro -f prepare` makes them anew")
-    chosen = np.linspace(0, file.metadata.num_rows - 1, min(most, file.metadata.num_rows)).round().astype(int)
-    rows, first = [], 0
-    for number in range(file.num_row_groups):
-        length = file.metadata.row_group(number).num_rows
-        here = chosen[(chosen >= first) & (chosen < first + length)] - first
-        if len(here):
-            rows += file.read_row_group(number, columns=["clean"])["clean"].take(here).to_pylist()
-        first += length
-    return rows
+    chosen = np.linspace(0, there - 1, min(most, there)).round().astype(int)
+    return [row["clean"] for row in read_tiles(path, chosen)]
 
 
 def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -162,9 +156,9 @@ def score_estimator(
     estimator: Estimator, tasks: list[str], images: Iterable[tuple[np.ndarray, int]]
 ) -> dict[str, float]:
     """Share of the labelled images whose damage (or cleanness) is the likeliest, by label."""
-    right: dict[str, list[bool]] = {name: [] for name in (*tasks, "clean")}
+    right: dict[str, list[bool]] = {name: [] for name in (*tasks, config.CLEAN)}
     for image, label in images:
-        right[[*tasks, "clean"][label]].append(int(estimate(estimator, image).argmax()) == label)
+        right[list(right)[label]].append(int(estimate(estimator, image).argmax()) == label)
     return {name: round(float(np.mean(values)), 4) for name, values in right.items() if values}
 
 

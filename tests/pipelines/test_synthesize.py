@@ -111,7 +111,7 @@ def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(cl
 
 @pytest.mark.parametrize(("start", "count"), [(0, 10), (0, 4), (3, 2), (2, 7), (8, 5), (10, 3)])
 def test_tiles_are_read_by_number_across_row_groups(clean, start, count):
-    assert read_tiles(clean / "train.parquet", start, count) == make_tiles(10)[start : start + count]
+    assert read_tiles(clean / "train.parquet", np.arange(start, start + count)) == make_tiles(10)[start : start + count]
 
 
 def test_workers_change_nothing(clean, tmp_path, local_ray, monkeypatch):
