@@ -60,14 +60,14 @@ def estimate(estimator: Estimator, image: np.ndarray) -> Tensor:
 def _scores(estimator: Estimator, image: np.ndarray) -> Tensor:
     device = estimator.score.weight.device
     tiles = look_at(image)
-    logits = torch.cat([estimator(torch.from_numpy(tile).permute(2, 0, 1)[None].to(device)) for tile in tiles])
+    logits = estimator(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous().to(device))
     scores = logits.mean(0) * len(tiles) ** EVIDENCE
     scores[-1] += estimator.caution
     return scores
 
 
-def look_at(image: np.ndarray) -> list[np.ndarray]:
-    """Up to TILES tiles, float32 (TILE, TILE, 3), spread evenly over an image; smaller where the image is."""
+def look_at(image: np.ndarray) -> np.ndarray:
+    """Up to TILES tiles, float32 (N, TILE, TILE, 3), spread evenly over an image; smaller where the image is."""
     height, width = image.shape[:2]
     down, right = max(SMALLEST - height, 0), max(SMALLEST - width, 0)
     if down or right:
@@ -76,11 +76,10 @@ def look_at(image: np.ndarray) -> list[np.ndarray]:
     rows, columns = max(height // TILE, 1), max(width // TILE, 1)
     while rows * columns > TILES:
         rows, columns = (rows - 1, columns) if rows >= columns else (rows, columns - 1)
-    return [
-        to_unit(image[top : top + TILE, left : left + TILE])
-        for top in _places(height, rows)
-        for left in _places(width, columns)
+    tiles = [
+        image[top : top + TILE, left : left + TILE] for top in _places(height, rows) for left in _places(width, columns)
     ]
+    return to_unit(np.stack(tiles))
 
 
 def _places(length: int, count: int) -> list[int]:

@@ -6,6 +6,7 @@ in bright spots, haze in what is darkest. All are means over a tile, at three sc
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -107,6 +108,7 @@ def _smallest(x: Tensor, side: int) -> Tensor:
     return -_largest(-x, side)
 
 
+@functools.cache
 def _lines() -> Tensor:
     """(DIRECTIONS, 1, LINE, LINE): second derivatives across a line, smoothed along it; each sums to 0."""
     offset = torch.arange(LINE) - LINE // 2.0
