@@ -24,10 +24,9 @@ class InstructIPT(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = modulate(Backbone(config), len(config.tasks), config.rank, config.layers)
-        self.instruction = InstructionModel(len(config.tasks))
-        self.estimator = Estimator(len(config.tasks))
-        for apart in (self.instruction, self.estimator):  # trained apart, without the backbone
-            apart.requires_grad_(False)
+        # Trained apart, without the backbone.
+        self.instruction = InstructionModel(len(config.tasks)).requires_grad_(False)
+        self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
         self._selection = next(iter(modulated_layers(self.backbone).values())).selection
 
     def forward(self, degraded: Tensor, index: Tensor | None, strength: float = 1.0) -> Tensor:
@@ -67,6 +66,6 @@ def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
     extended = copy.deepcopy(model)
     add_task(extended.backbone)
     extended.config = dataclasses.replace(model.config, tasks=(*model.config.tasks, task))
-    extended.instruction = InstructionModel(len(extended.config.tasks))
-    extended.estimator = Estimator(len(extended.config.tasks))
+    extended.instruction = InstructionModel(len(extended.config.tasks)).requires_grad_(False)
+    extended.estimator = Estimator(len(extended.config.tasks)).requires_grad_(False)
     return extended
