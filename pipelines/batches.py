@@ -38,16 +38,16 @@ def training_batches(
     local = threading.local()
 
     def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
+        """A sample's crops, (2, crop, crop, 3) uint8; no bytes stand for a drawing."""
+        if not degraded:
+            return np.stack([draw(np.random.default_rng(sample_seed), crop)] * 2)
         if not hasattr(local, "pair_crop"):
             local.pair_crop = PairCrop(crop)
-        if not degraded:
-            drawing = draw(np.random.default_rng(sample_seed), crop)
-            return np.stack([drawing, drawing])
         try:
             pair = decode_levels(degraded), decode_levels(clean)
         except ValueError as error:
             raise damaged(origin, error) from error
-        return np.stack(local.pair_crop(*pair, sample_seed))  # (2, crop, crop, 3) uint8
+        return np.stack(local.pair_crop(*pair, sample_seed))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         pending: deque[list[tuple[int, Future]]] = deque()
@@ -67,7 +67,9 @@ def _submit(
         samples = list(zip(row["degraded"], row["clean"], row["origin"], strict=True))
         for place, task in enumerate(index):
             sample_seed = mixed_seed(seed, row["group"], place)
-            sample = _sample(samples, index, place, left_alone, np.random.default_rng([sample_seed, 1]))
+            sample = samples[place]
+            if left_alone:
+                sample = _sample(samples, index, place, left_alone, np.random.default_rng([sample_seed, 1]))
             jobs.append((task, pool.submit(load, *sample, sample_seed)))
     return sorted(jobs, key=lambda job: job[0])  # stable: order of groups inside each task
 
