@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ipt.config import CLEAN
+
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
     from ipt.model import InstructIPT
     from ipt.photographs import Report, Request
@@ -150,7 +152,7 @@ def _seen(report: Report) -> str:
     unclear = "instruction not understood; " if report.understood == () else ""
     if report.tasks:
         return f"{unclear}the picture needs it, {sure} sure"
-    if likely == "clean":
+    if likely == CLEAN:
         return f"{unclear}the picture looks clean, {sure} sure"
     return f"{unclear}not sure what the picture needs; most likely {likely}, {sure}"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 
 from ipt.checkpoint import load_model
 from ipt.cli import DEFAULT_MODEL, STOPPED, checkpoint_folder, print_reports
@@ -29,11 +30,9 @@ from pipelines.stage import run
 class Restorer:
     """Restores the files of a batch, in a process of its own with a device of its own."""
 
-    def __init__(self, model: InstructIPT, request: Request, gpu: bool, threads: int) -> None:
-        import torch
-
+    def __init__(self, model: InstructIPT, request: Request, gpu: bool) -> None:
         if not gpu:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(1)  # one of these runs on each core
         self.model = model.to("cuda" if gpu else "cpu")
         self.request = request
 
@@ -57,7 +56,7 @@ def restore_everywhere(model: InstructIPT, files: list[tuple[Path, Path]], reque
     ]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Restorer,
-        fn_constructor_args=(model.cpu(), request, gpus > 0, 1),
+        fn_constructor_args=(model.cpu(), request, gpus > 0),
         batch_size=1,
         batch_format="pyarrow",
         num_gpus=1 if gpus else 0,
@@ -72,12 +71,12 @@ def main() -> None:
     """Read the command line, restore what is missing, and say what became of each file."""
     arguments = _parser().parse_args()
     request = Request(
-        arguments.task,
-        arguments.instruction,
-        arguments.strength,
-        arguments.tile,
-        arguments.overwrite,
-        arguments.compare,
+        task=arguments.task,
+        instruction=arguments.instruction,
+        strength=arguments.strength,
+        tile=arguments.tile,
+        overwrite=arguments.overwrite,
+        compare=arguments.compare,
     )
     files = find_photographs([arguments.input], Path(arguments.output))
     model = load_model(checkpoint_folder(arguments.model))

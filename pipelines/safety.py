@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ipt.config import CLEAN
 from ipt.estimator import estimate
 from ipt.metrics import psnr
 from ipt.model import InstructIPT
@@ -33,9 +34,9 @@ def score_harm(model: InstructIPT, pairs: Pairs) -> dict[str, dict[str, float]]:
 
 def score_sight(model: InstructIPT, task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     """Share of the pairs whose degraded image is taken for the task's, and whose clean image is taken for clean."""
-    names = (*model.config.tasks, "clean")
+    names = (*model.config.tasks, CLEAN)
     seen = [[names[int(estimate(model.estimator, image).argmax())] for image in pair] for pair in pairs]
     return {
         "degraded": round(float(np.mean([degraded == task for degraded, _ in seen])), 4),
-        "clean": round(float(np.mean([clean == "clean" for _, clean in seen])), 4),
+        "clean": round(float(np.mean([clean == CLEAN for _, clean in seen])), 4),
     }

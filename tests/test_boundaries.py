@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("degradations", "ipt", "pipelines")
-STAGES = ("prepare", "synthesize", "understand", "analyze", "train", "compress", "evaluate", "register")
+STAGES = tuple(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 def files(package: str) -> list[Path]:

@@ -74,7 +74,7 @@ def test_a_batch_of_paths_becomes_reports(model):
             "target": [os.fsencode((Path("out") / path).absolute()) for path in names],
         }
     )
-    done = Restorer(model, Request(task="derain"), gpu=False, threads=1)(batch)
+    done = Restorer(model, Request(task="derain"), gpu=False)(batch)
     reports = [Report.from_json(line) for line in done["report"].to_pylist()]
     assert [report.status for report in reports] == ["restored", "failed", "restored"]
     assert sorted(os.listdir(b"out")) == [b"a.png", b"caf\xe9.png"]
