@@ -48,14 +48,14 @@ class Reader(nn.Module):
     def __init__(self, tasks: int) -> None:
         super().__init__()
         self.pieces = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean")
-        self.near = nn.Conv1d(WIDTH, 2 * WIDTH, 5, padding=2)
-        self.far = nn.Conv1d(2 * WIDTH, 2 * WIDTH, 5, padding=4, dilation=2)
+        self.near = nn.Linear(5 * WIDTH, 2 * WIDTH)
+        self.far = nn.Linear(5 * 2 * WIDTH, 2 * WIDTH)
         self.attend = nn.Linear(2 * WIDTH, tasks)
         self.score = nn.Linear(2 * WIDTH, tasks)  # of the whole sentence
         self.cue = nn.Linear(2 * WIDTH, tasks)  # of its most telling place
         self.second = nn.Parameter(torch.tensor(2.0))  # what a second task costs
-        wanted = [(), *itertools.combinations(range(tasks), 1), *itertools.combinations(range(tasks), 2)]
-        sets = torch.tensor([[float(task in tasks_of_set) for task in range(tasks)] for tasks_of_set in wanted])
+        self.wanted = [tasks_of_set for size in range(3) for tasks_of_set in itertools.combinations(range(tasks), size)]
+        sets = torch.tensor([[float(task in tasks_of_set) for task in range(tasks)] for tasks_of_set in self.wanted])
         self.register_buffer("sets", sets, persistent=False)
         for layer in (self.score, self.cue):  # untrained, it takes nothing to be wanted
             nn.init.zeros_(layer.weight)
@@ -70,10 +70,11 @@ class Reader(nn.Module):
         device = self.score.weight.device
         lengths = torch.tensor([max(len(sentence), 1) for sentence in sentences], device=device)
         embedded = self._embed([word for sentence in sentences for word in (sentence or [""])])
-        padded = nn.utils.rnn.pad_sequence(embedded.split(lengths.tolist()), batch_first=True)  # (N, L, WIDTH)
-        there = torch.arange(padded.shape[1], device=device) < lengths[:, None]  # (N, L)
-        read = F.gelu(self.near(padded.transpose(1, 2))) * there[:, None]
-        read = (read + F.gelu(self.far(read))).transpose(1, 2)  # (N, L, 2 WIDTH): each word with 6 to either side
+        there = torch.arange(int(lengths.max()), device=device) < lengths[:, None]  # (N, L)
+        padded = embedded.new_zeros(*there.shape, WIDTH)
+        padded[there] = embedded
+        read = F.gelu(self.near(_with_neighbours(padded, 1))) * there[..., None]
+        read = read + F.gelu(self.far(_with_neighbours(read, 2)))  # (N, L, 2 WIDTH): each word with 6 to either side
         read = F.dropout(read, 0.3, self.training)
         attention = self.attend(read).masked_fill(~there[..., None], -torch.inf).softmax(1)  # (N, L, tasks)
         cue = self.cue(read).masked_fill(~there[..., None], -torch.inf).amax(1)
@@ -91,6 +92,15 @@ class Reader(nn.Module):
         if self.training:
             whole = whole * (torch.rand(len(whole), 1, device=device) > FORGOTTEN)
         return of_pieces + whole
+
+
+def _with_neighbours(x: Tensor, apart: int) -> Tensor:
+    """(N, L, C) to (N, L, 5 C): each word between two to either side, `apart` words from one another.
+
+    With a linear layer this is a convolution, in a quarter of the time that `nn.Conv1d` takes on a CPU.
+    """
+    length, padded = x.shape[1], F.pad(x, (0, 0, 2 * apart, 2 * apart))
+    return torch.cat([padded[:, number * apart :][:, :length] for number in range(5)], 2)
 
 
 def words(sentence: str) -> list[str]:
@@ -128,11 +138,8 @@ def train_reader(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     reader.train()
     for batch in itertools.islice(examples, steps):
-        targets = torch.zeros(len(batch), reader.sets.shape[1])
-        for row, (_, tasks) in enumerate(batch):
-            targets[row, list(tasks)] = 1
         logits = reader.weigh([words(sentence) for sentence, _ in batch])
-        loss = F.cross_entropy(logits, torch.cdist(targets, reader.sets).argmin(1))
+        loss = F.cross_entropy(logits, torch.tensor([reader.wanted.index(tuple(sorted(tasks))) for _, tasks in batch]))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)

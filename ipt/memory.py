@@ -9,7 +9,7 @@ from ipt.config import ModelConfig
 from ipt.tiles import BLEND
 
 SHARE = 0.5  # of the free memory
-MOST = 1.5e9  # bytes on the CPU: larger tiles are no faster, and other programs want memory too
+MOST = 1.2e9  # bytes on the CPU: larger tiles are no faster, and other programs want memory too
 MAPS = 7  # feature maps of the first level's width, expanded, that are alive at once; measured
 
 

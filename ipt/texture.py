@@ -89,19 +89,29 @@ def _moments(x: Tensor) -> Tensor:
     x = x.flatten(2)
     size = x.abs().mean(2) + SMALL
     centred = x - x.mean(2, keepdim=True)
-    spread = (centred.square().mean(2) + SMALL**2).sqrt()
-    lopsided = centred.pow(3).mean(2) / spread.pow(3)
+    squared = centred.square()
+    spread = (squared.mean(2) + SMALL**2).sqrt()
+    lopsided = (squared * centred).mean(2) / spread.pow(3)
     return torch.cat([size.log(), (spread / size).log(), lopsided.sign() * lopsided.abs().log1p()], 1)
 
 
 def _shares(x: Tensor, limits: tuple[float, ...]) -> Tensor:
     """The share of a tile's values above each limit."""
-    return torch.stack([(x > limit).flatten(1).float().mean(1) for limit in limits], 1)
+    return torch.stack([(x > limit).flatten(1).sum(1) for limit in limits], 1) / x[0].numel()
 
 
 def _largest(x: Tensor, side: int) -> Tensor:
-    rows = F.max_pool2d(x, (1, side), 1, (0, side // 2))
-    return F.max_pool2d(rows, (side, 1), 1, (side // 2, 0))
+    """The largest value within a square of odd `side` around each."""
+    # By doubling: on a CPU max_pool2d takes more than ten times as long.
+    x = F.pad(x, (side // 2,) * 4, value=-torch.inf)
+    for axis in (2, 3):
+        reached = 1  # values that each has looked at; twice as many in the next step
+        while reached < side:
+            step = min(reached, side - reached)
+            rest = x.shape[axis] - step
+            x = torch.maximum(x.narrow(axis, 0, rest), x.narrow(axis, step, rest))
+            reached += step
+    return x
 
 
 def _smallest(x: Tensor, side: int) -> Tensor:
