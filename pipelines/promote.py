@@ -196,7 +196,9 @@ def record(
     }
     tags = {REPORT: "refused: " + ", ".join(failed) if failed else "passed"}
     tags[f"{REPORT}.beside"] = f"version {champion}" if champion else "floors"
-    tags |= {f"{REPORT}.{row.name}": " ".join(row.cells()[1:]) for row in rows}
+    for row in rows:
+        name, beside, value, bar, verdict = row.cells()
+        tags[f"{REPORT}.{name}"] = f"{verdict}: {value}, bar {bar}, champion {beside}"
     there.record(candidate, texts, tags, as_description(card))
 
 
