@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -83,7 +84,7 @@ def server(tmp_path, monkeypatch) -> Iterator[Server]:
 
 def curve(run_id: str) -> list[tuple[int, float]]:
     with tracking("test") as client:
-        return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, "loss")]
+        return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, "loss"))
 
 
 def test_a_server_killed_and_restarted_in_the_middle_of_a_run_loses_nothing(server, monkeypatch, capsys):
@@ -128,7 +129,8 @@ def brighter(make_config, levels: float, worse: str | None = None) -> InstructIP
 
 def register(model: InstructIPT, folder: Path) -> int:
     save_model(model, folder)
-    (Path("ipt")).exists() or Path("ipt").symlink_to(ROOT / "ipt")
+    if not Path("ipt").exists():
+        Path("ipt").symlink_to(ROOT / "ipt")  # goes into the registered model
     return register_model(
         Registration(
             run_name=folder.name, run_id=None, params=PARAMS, rows=[{"step": 1, "loss": 0.5}], summary={"a": 1.0},
@@ -192,7 +194,8 @@ def test_register_refuse_promote_and_roll_back(server, make_config):
     assert served(row["degraded"]) == better
 
 
-def test_a_server_that_is_away_is_named_and_nothing_moves(server):
+def test_a_server_that_is_away_is_named_with_what_to_do(server):
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
     server.kill()
     done = command("--rollback")
     assert done.returncode == 1
