@@ -13,29 +13,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
 from ipt.checkpoint import load_model
-from ipt.model import InstructIPT
 from pipelines.card import CARD, Provenance, as_description, measured_anew
 from pipelines.gate import Row, failures, judge, table
-from pipelines.instructions import score_held_out
+from pipelines.measure import measure
 from pipelines.params import PREVIOUS, Params, load_params
-from pipelines.paths import SHARDS
 from pipelines.registry import fetch_checkpoint
-from pipelines.safety import score_harm, score_sight
-from pipelines.scorecard import Score, Scorecard, to_score
-from pipelines.scores import benchmark_pairs, present, score_pairs
-from pipelines.speed import machine, seconds_per_megapixel
+from pipelines.scorecard import Scorecard
+from pipelines.speed import machine
 from pipelines.stage import run
 from pipelines.tracking import git_commit
-from pipelines.validate import load_validation
 from pipelines.versions import Registered, copy_version, registered
 
 COMMAND = "python -m pipelines.promote"
@@ -137,42 +130,6 @@ def fetch(params: Params, number: int, folder: Path) -> Path:
     target = folder / str(number)
     target.mkdir()
     return fetch_checkpoint(f"models:/{params.register.model}/{number}", target)
-
-
-def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Params) -> dict[str, Scorecard]:
-    """The scorecard of each model (whose checkpoint is in its folder) on what this checkout holds out.
-
-    Each is measured on those of its tasks that the candidate has, on the instructions that ask for none but those. A
-    model without any of them gets no scorecard.
-    """
-    benchmarks = present(params.evaluate.benchmarks, "promote")
-    pairs = load_validation(SHARDS, models["candidate"].config.tasks, params.evaluate.tiles)
-    asked = set.intersection(*(set(model.config.tasks) for model in models.values()))
-    seconds = seconds_per_megapixel(models)
-    scorecards = {}
-    for name, model in models.items():
-        of_model = {task: of_task for task, of_task in pairs.items() if task in model.config.tasks}
-        if not of_model:
-            continue
-        print(f"promote: measuring the {name}", flush=True)
-        scorecards[name] = Scorecard(
-            tasks={task: _score(model, task, lambda of_task=of_task: of_task) for task, of_task in of_model.items()},
-            benchmarks={
-                b.name: _score(model, b.task, functools.partial(benchmark_pairs, b, params.seed))
-                for b in benchmarks
-                if b.task in of_model
-            },
-            instructions=score_held_out(model.instruction, list(model.config.tasks), asked),
-            harm=score_harm(model, of_model),
-            megabytes=sum(path.stat().st_size for path in folders[name].iterdir()) / 1e6,
-            seconds_per_megapixel=seconds[name],
-        )
-    return scorecards
-
-
-def _score(model: InstructIPT, task: str, pairs: Callable[[], Iterable]) -> Score:
-    score = score_pairs({"restored": model}, task, pairs())
-    return to_score(task, score | {"seen": score_sight(model, task, pairs())}, "restored")
 
 
 def record(

@@ -12,10 +12,11 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from pipelines.params import PREVIOUS
 from pipelines.registry import checkpoint_in
-from pipelines.tracking import experiment_id, tracking
+from pipelines.tracking import TrackingError, experiment_id, tracking
 
 MOVE = "promote.move"  # tag of the registered model while its aliases move: "OLD>NEW"
 WEIGHTS = "weights_sha256"  # tag of a version that was copied from another registry
@@ -99,20 +100,26 @@ def copy_version(here: Registered, number: int, uri: str, experiment: str, alias
     """Copy a version to the tracking server at `uri`, where `alias` names it then; returns its number there and
     whether it had to be copied: a version with these weights is not copied twice.
 
-    Files, description, tags, and the run with its params, last metrics and artifacts go along.
+    Files, description, tags, and the run with its params, last metrics and artifacts go along. Raises TrackingError
+    where the server cannot be used.
     """
     version = here.version(number)
+    there = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{here.model}/{number}", dst_path=temporary))
         digest = weights_digest(folder)
-        there = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        same = [
-            int(other.version)
-            for other in there.search_model_versions(f"name = '{here.model}'")
-            if other.tags.get(WEIGHTS) == digest
-        ]
-        made = same[0] if same else _copy(here, version, folder, there, experiment, digest)
-    there.set_registered_model_alias(here.model, alias, str(made))
+        try:
+            same = [
+                int(other.version)
+                for other in there.search_model_versions(f"name = '{here.model}'")
+                if other.tags.get(WEIGHTS) == digest
+            ]
+            made = same[0] if same else _copy(here, version, folder, there, experiment, digest)
+            there.set_registered_model_alias(here.model, alias, str(made))
+        except MlflowException as error:
+            raise TrackingError(
+                f"copying version {number} to {uri}: {error}\nWhen it is back: the same again"
+            ) from error
     return made, not same
 
 

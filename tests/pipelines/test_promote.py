@@ -18,8 +18,9 @@ from ipt.modulation import modulated_layers
 from pipelines import promote as command
 from pipelines.card import MEASURED
 from pipelines.gate import LACKS
+from pipelines.measure import measure
 from pipelines.params import PREVIOUS, Floors, load_params
-from pipelines.promote import copy, main, measure, promote, roll_back
+from pipelines.promote import copy, main, promote, roll_back
 from pipelines.registry import fetch_checkpoint
 from pipelines.schema import SHARD_ROW, encode_image, write_rows
 from pipelines.stage import run
@@ -351,6 +352,13 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     assert all(torch.equal(copied[name], value) for name, value in weights.items())
     assert promote(params, 1, dry_run=False)  # the gate of the other registry
     assert aliases() == {CHAMPION: 1}
+
+
+def test_another_registry_that_is_away_is_named(params, registry, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry(10.0)
+    with pytest.raises(RuntimeError, match=r"^copying version 1 to http://127\.0\.0\.1:9: "):
+        copy(params, 1, "http://127.0.0.1:9")
 
 
 def test_the_exit_status_and_message_of_a_refusal(params, registry, monkeypatch, capsys):
