@@ -146,9 +146,10 @@ def record(
         "measured": dataclasses.asdict(origin),
         "rows": [dataclasses.asdict(row) | {"passed": row.passed} for row in rows],
     }
+    folder = f"{REPORT}/version_{candidate}"  # versions of one training share its run
     texts = {
-        f"{REPORT}/table.md": f"# {title}\n\n{table(rows)}\n",
-        f"{REPORT}/table.json": json.dumps(report, indent=2) + "\n",
+        f"{folder}/table.md": f"# {title}\n\n{table(rows)}\n",
+        f"{folder}/table.json": json.dumps(report, indent=2) + "\n",
         CARD: card,
     }
     tags = {REPORT: "refused: " + ", ".join(failed) if failed else "passed"}

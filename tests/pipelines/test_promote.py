@@ -166,7 +166,10 @@ def test_what_was_measured_is_kept_with_the_version(params, registry, capsys):
     assert promote(params, 1, dry_run=False)
     assert not promote(params, 2, dry_run=False)
     shown = capsys.readouterr().out
-    table, report = artifact(2, "promotion/table.md"), json.loads(artifact(2, "promotion/table.json"))
+    table, report = (
+        artifact(2, "promotion/version_2/table.md"),
+        json.loads(artifact(2, "promotion/version_2/table.json")),
+    )
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert all(line in shown for line in lines)
     assert any(line.startswith("| psnr/derain ") and "FAIL" in line for line in lines)
@@ -220,13 +223,13 @@ def test_a_new_task_is_held_to_the_floors_and_a_lost_one_is_refused(params, regi
     promote(params, None, dry_run=False)
     registry(10.0, tasks=(*TASKS, "polish"))
     assert promote(params, None, dry_run=False)
-    rows = {row["name"]: row for row in json.loads(artifact(2, "promotion/table.json"))["rows"]}
+    rows = {row["name"]: row for row in json.loads(artifact(2, "promotion/version_2/table.json"))["rows"]}
     assert rows["psnr/polish"]["champion"] is None
     assert rows["psnr/derain"]["champion"] is not None
     registry(10.0)
     assert not promote(params, None, dry_run=False)
     assert "version 3 is refused: psnr/polish" in capsys.readouterr().err
-    assert LACKS in artifact(3, "promotion/table.md")
+    assert LACKS in artifact(3, "promotion/version_3/table.md")
     registry(10.0, tasks=("polish",))
     promote(params, None, dry_run=False)
     registry(10.0, tasks=("denoise",))  # nothing in common
@@ -338,7 +341,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     copy(params, None, other)
     assert "version 2 was there already as version 1" in capsys.readouterr().out
     copy(params, 1, other)
-    here, text = version(2), artifact(2, "promotion/table.md")
+    here, text = version(2), artifact(2, "promotion/version_2/table.md")
     weights = load_model(fetch_checkpoint(f"models:/{NAME}/2")).state_dict()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     with tracking("test") as client:
@@ -347,7 +350,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     there = version(1)
     assert there.description == here.description
     assert there.tags == here.tags | {WEIGHTS: there.tags[WEIGHTS], "copied_from": f"{NAME} version 2"}
-    assert artifact(1, "promotion/table.md") == text
+    assert artifact(1, "promotion/version_2/table.md") == text
     copied = load_model(fetch_checkpoint(f"models:/{NAME}/1")).state_dict()
     assert all(torch.equal(copied[name], value) for name, value in weights.items())
     assert promote(params, 1, dry_run=False)  # the gate of the other registry
