@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui bench-modulation bench-backbones ablation sixth-task bench-restore contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui promote bench-modulation bench-backbones ablation sixth-task bench-restore contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,6 +25,9 @@ lint: $(INSTALLED)  ## ruff check and format
 
 ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://127.0.0.1:5000
 	@$(BIN)/python -m pipelines.ui
+
+promote: $(INSTALLED)  ## the candidate to champion, where it is nowhere worse: make promote ARGS=--dry-run
+	@$(BIN)/python -m pipelines.promote $(ARGS)
 
 bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain backbone and PEFT
 	$(BIN)/python -m benchmarks.modulation

@@ -34,9 +34,9 @@ from ipt.training import Batch, StepReport, TrainingState, fit
 from pipelines.batches import to_batch
 from pipelines.choice import model_config, read_choice, training_settings
 from pipelines.crops import PairCrop
-from pipelines.evaluate import benchmark_pairs, score_pairs
 from pipelines.ingest import mixed_seed
 from pipelines.params import Params, load_params
+from pipelines.scores import benchmark_pairs, score_pairs
 
 TILE = 128  # pixels that are degraded around each crop: streaks and depth need room
 BATCH = 8

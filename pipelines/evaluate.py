@@ -6,24 +6,22 @@ RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ipt.checkpoint import load_model
-from ipt.images import read_image
-from ipt.metrics import psnr, ssim, to_levels
+from ipt.metrics import psnr, to_levels
 from ipt.model import InstructIPT
-from ipt.pixels import to_unit
 from ipt.restore import restore_image
 from pipelines.files import replace_file, write_json
 from pipelines.params import Benchmark, load_params
 from pipelines.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.safety import score_harm, score_sight
 from pipelines.schema import encode_image
+from pipelines.scores import benchmark_pairs, present, score_pairs
 from pipelines.stage import run
 from pipelines.validate import Pairs, load_validation
 
@@ -45,48 +43,6 @@ def evaluate(models: dict[str, InstructIPT], pairs: Pairs) -> dict[str, dict]:
         },
     }
     return scores
-
-
-def score_pairs(models: dict[str, InstructIPT], task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Mean PSNR (dB) and SSIM of the degraded images and of each model's restored ones."""
-    values: dict[str, list[tuple[float, float]]] = {output: [] for output in ("degraded", *models)}
-    for degraded, clean in pairs:
-        values["degraded"].append((psnr(degraded, clean), ssim(degraded, clean)))
-        for name, model in models.items():
-            restored = restore_image(model, degraded, task=task)
-            values[name].append((psnr(restored, clean), ssim(restored, clean)))
-    means = {output: np.mean(rows, axis=0) for output, rows in values.items()}
-    return {
-        "images": len(values["degraded"]),
-        **{
-            output: {"psnr": round(float(mean[0]), 2), "ssim": round(float(mean[1]), 4)}
-            for output, mean in means.items()
-        },
-    }
-
-
-def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
-
-    The noise of an image depends on (seed, benchmark, file name) and is clipped and rounded to 8 bit.
-    Raises FileNotFoundError or ValueError where files are missing or sizes differ.
-    """
-    folder = Path(benchmark.path)
-    files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
-    if not files:
-        raise FileNotFoundError(f"{folder / 'clean'}: expected images of benchmark {benchmark.name}, found none")
-    for path in files:
-        clean = read_image(path)
-        if benchmark.sigma is not None:
-            noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
-                0, benchmark.sigma / 255, clean.shape
-            )
-            yield to_unit(to_levels(clean + noise)), clean
-            continue
-        degraded = read_image(folder / "degraded" / path.name)
-        if degraded.shape != clean.shape:
-            raise ValueError(f"{folder / 'degraded' / path.name}: expected {clean.shape}, got {degraded.shape}")
-        yield degraded, clean
 
 
 def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarray) -> np.ndarray:
@@ -120,13 +76,7 @@ def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
 def evaluate_benchmarks(benchmarks: Iterable[Benchmark], models: dict[str, InstructIPT], seed: int) -> dict:
     """Scores by benchmark; a folder that is absent is said so and left out."""
     scores = {}
-    for benchmark in benchmarks:
-        if not (Path(benchmark.path) / "clean").is_dir():
-            print(
-                f"evaluate: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there",
-                flush=True,
-            )
-            continue
+    for benchmark in present(benchmarks, "evaluate"):
         scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
             models, benchmark.task, benchmark_pairs(benchmark, seed)
         )

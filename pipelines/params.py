@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ ABOVE_ZERO = {
     "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
     "validate_tiles checkpoint_every",
     "evaluate": "tiles",
+    "promote": "megabytes seconds_per_megapixel",
 }
 BETWEEN = {
     "prepare": {
@@ -42,7 +44,23 @@ BETWEEN = {
         "gpus_per_worker": (0, 10**3),
         "max_failures": (0, 10**6),
     },
+    "promote": {
+        "psnr_loss": (0, 100),
+        "mean_loss": (0, 100),
+        "accuracy_loss": (0, 1),
+        "clean_change": (0, 255),
+        "damage_loss": (0, 100),
+        "growth": (1, 10**6),
+    },
+    "promote.floors": {
+        "gain": (-100, 100),
+        "mean_gain": (-100, 100),
+        "instructions": (0, 1),
+        "seen": (0, 1),
+        "clean": (0, 1),
+    },
 }
+PREVIOUS = "previous"  # the alias of the version that was champion before
 
 
 @dataclass(frozen=True)
@@ -228,6 +246,33 @@ class Register:
 
 
 @dataclass(frozen=True)
+class Floors:
+    """What a candidate needs where there is no champion, or where the champion lacks the task."""
+
+    gain: float
+    mean_gain: float
+    instructions: float
+    seen: float
+    clean: float
+
+
+@dataclass(frozen=True)
+class Promote:
+    """How much worse than the champion a candidate may be, and what it may never be."""
+
+    alias: str
+    psnr_loss: float
+    mean_loss: float
+    accuracy_loss: float
+    clean_change: float
+    damage_loss: float
+    megabytes: float
+    seconds_per_megapixel: float
+    growth: float
+    floors: Floors
+
+
+@dataclass(frozen=True)
 class Params:
     """The whole of params.yaml."""
 
@@ -245,6 +290,7 @@ class Params:
     compress: Compress
     evaluate: Evaluate
     register: Register
+    promote: Promote
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -280,9 +326,14 @@ def _check(params: Params, where: str) -> None:
         _positive(f"{where}.{block}", getattr(params, block), *names.split())
     for block, bounds in BETWEEN.items():
         for name, (low, high) in bounds.items():
-            value = getattr(getattr(params, block), name)
+            value = getattr(operator.attrgetter(block)(params), name)
             if value != "auto" and not low <= value <= high:  # false for not-a-number too
                 raise ParamsError(f"{where}.{block}.{name}: expected {low} to {high}, got {value}")
+    if params.promote.alias in (params.register.alias, PREVIOUS):
+        raise ParamsError(
+            f"{where}.promote.alias: expected another name than register.alias and '{PREVIOUS}', "
+            f"got '{params.promote.alias}'"
+        )
     if not params.modulation.layers:
         raise ParamsError(f"{where}.modulation.layers: expected at least one name pattern, got none")
     if params.ingest.crop > params.prepare.tile:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from ruamel.yaml import YAML
 
+from ipt.checkpoint import load_model
+from pipelines.card import Provenance, model_card
 from pipelines.files import write_json
 from pipelines.params import PARAMS_FILE, Params, load_params
 from pipelines.paths import (
@@ -27,6 +30,8 @@ from pipelines.paths import (
 )
 from pipelines.registry import Registration, register_model
 from pipelines.schema import parquet_files
+from pipelines.scorecard import of_reports
+from pipelines.speed import machine, seconds_per_megapixel
 from pipelines.stage import run
 from pipelines.tracking import git_commit
 
@@ -34,7 +39,7 @@ LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
 # Of the run: everything the other stages wrote that a person would look for.
 REPORTS = (
     PARAMS_FILE,
-    *(METRICS / f"{stage}.json" for stage in ("prepare", "analyze", "train", "compress", "evaluate")),
+    *(METRICS / f"{stage}.json" for stage in ("prepare", "understand", "analyze", "train", "compress", "evaluate")),
     CHOICE,
     SENSITIVITY,
     HEAT_MAP,
@@ -58,6 +63,7 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
     """Complete the training's MLflow run and register models/compressed as a new version; returns where it is."""
     run = json.loads((TRAINED / "run.json").read_text())
     scores = json.loads((METRICS / "evaluate.json").read_text())
+    compression = json.loads((METRICS / "compress.json").read_text())
     registration = Registration(
         run_name=run["name"],
         run_id=run["mlflow_run"],
@@ -66,13 +72,13 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
             *_rows(LOSS_PLOT),
             *({"step": row["step"], f"val_psnr/{row['task']}": row["psnr"]} for row in _rows(VALIDATION_PLOT)),
         ],
-        summary=summary_metrics(scores, json.loads((METRICS / "compress.json").read_text())),
+        summary=summary_metrics(scores, compression),
         reports=list(REPORTS),
         checkpoint=COMPRESSED,
         code=Path(__file__).with_name("pyfunc.py"),
         requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
         example=input_example(params),
-        description=description(scores),
+        card=card(params, scores, compression, hashes),
         tags=tags(scores, hashes),
     )
     return register_model(registration)
@@ -97,28 +103,24 @@ def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
 
 def tags(scores: dict, hashes: dict[str, str]) -> dict[str, str]:
     """Git commit, PSNR of each task, DVC's hash of each data folder and one hash of them all."""
-    data = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]
     psnr = {f"psnr.{task}": str(score["compressed"]["psnr"]) for task, score in scores["tasks"].items()}
     by_folder = {f"data_hash.{path.removeprefix('data/').replace('/', '.')}": md5 for path, md5 in hashes.items()}
-    return {"git_commit": git_commit(), "data_hash": data} | psnr | by_folder
+    return {"git_commit": git_commit(), "data_hash": data_hash(hashes)} | psnr | by_folder
 
 
-def description(scores: dict) -> str:
-    """The version's description: a table of PSNR in Markdown."""
-    rows = [
-        f"| {name} | {score['images']} | {score['degraded']['psnr']:.2f} | {score['compressed']['psnr']:.2f} |"
-        for name, score in (scores["tasks"] | scores["benchmarks"]).items()
-    ]
-    return "\n".join(
-        [
-            "Restores photographs by task or instruction. PSNR in dB on RGB, full image, 8-bit rounded, of held-out",
-            "images never seen in training (tasks: synthetic damage; benchmarks: as named in params.yaml).",
-            "",
-            "| | images | degraded | restored |",
-            "| --- | --- | --- | --- |",
-            *rows,
-        ]
-    )
+def card(params: Params, scores: dict, compression: dict, hashes: dict[str, str]) -> str:
+    """The model card, with the speed measured here."""
+    model = load_model(COMPRESSED)
+    speed = seconds_per_megapixel({"compressed": model})["compressed"]
+    instructions = json.loads((METRICS / "understand.json").read_text())["instructions"]
+    scorecard = of_reports(scores, instructions, compression["file_bytes"], speed)
+    origin = Provenance(git_commit(), date.today().isoformat(), machine())
+    return model_card(params.register.model, model.config, params, data_hash(hashes), scorecard, origin)
+
+
+def data_hash(hashes: dict[str, str]) -> str:
+    """One hash of all data folders' hashes."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def input_example(params: Params) -> pd.DataFrame:

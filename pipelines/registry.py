@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 
+from pipelines.card import CARD, as_description
 from pipelines.params import Params
 from pipelines.tracking import RUN_KEY, experiment_id, log_missing, log_params, params_of, tracking, tracking_uri
 
@@ -30,7 +31,7 @@ class Registration:
     code: Path
     requirements: list[str]
     example: Any
-    description: str
+    card: str
     tags: dict[str, str]
 
 
@@ -55,6 +56,7 @@ def register_model(what: Registration) -> dict[str, Any]:
                     mlflow.log_artifacts(str(path), path.name)
                 else:
                     mlflow.log_artifact(str(path))
+            mlflow.log_text(what.card, CARD)
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(what.code),
@@ -66,7 +68,7 @@ def register_model(what: Registration) -> dict[str, Any]:
             )
         with contextlib.redirect_stderr(io.StringIO()):  # it narrates there; what goes wrong is an exception
             version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
-        client.update_model_version(settings.model, version.version, what.description)
+        client.update_model_version(settings.model, version.version, as_description(what.card))
         client.set_registered_model_alias(settings.model, settings.alias, version.version)
     return {
         "model": settings.model,
@@ -78,14 +80,20 @@ def register_model(what: Registration) -> dict[str, Any]:
     }
 
 
-def fetch_checkpoint(uri: str) -> Path:
-    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote.
+def fetch_checkpoint(uri: str, target: Path | None = None) -> Path:
+    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote
+    (into the folder `target`, if given).
 
     Raises RuntimeError where the store or the version is not there. `ipt --model` finds this function by the entry
     point `ipt.models` of this package.
     """
     with tracking("the same command again"):
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target and str(target)))
+    return checkpoint_in(folder)
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """Where a registered model's folder has the checkpoint."""
     flavor = mlflow.models.Model.load(folder).flavors["python_function"]
     return folder / flavor["artifacts"]["checkpoint"]["path"]
 

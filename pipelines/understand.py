@@ -6,7 +6,6 @@ are degraded as the tasks say. Neither needs the backbone; `compress` puts them 
 
 from __future__ import annotations
 
-import csv
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -19,10 +18,11 @@ from torch import Tensor
 from ipt import config
 from ipt.checkpoint import save_weights
 from ipt.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
-from ipt.instruction import InstructionModel, Reader, train_reader, understood_tasks
+from ipt.instruction import InstructionModel, Reader, train_reader
 from ipt.texture import texture
-from pipelines.corpus import SENTENCES, Corpus
+from pipelines.corpus import Corpus
 from pipelines.files import replace_folder, write_json
+from pipelines.instructions import score_held_out
 from pipelines.labelled import Draw, labelled_tile
 from pipelines.params import Params, load_params
 from pipelines.paths import CLEAN, METRICS, UNDERSTANDING
@@ -33,7 +33,6 @@ from pipelines.stage import run
 SUMMARY = METRICS / "understand.json"
 CHUNK = 64  # tiles made at once
 SIDES = (64, 96, 128)  # pixels, of the tiles of a chunk, in turn
-HELD_OUT = SENTENCES / "held_out"
 
 
 def understand(params: Params, clean: Path, target: Path) -> dict:
@@ -46,9 +45,7 @@ def understand(params: Params, clean: Path, target: Path) -> dict:
         save_weights(estimator, folder / "estimator.safetensors")
     tasks = list(params.tasks)
     return {
-        "instructions": {
-            path.stem: score_instructions(instruction, tasks, path) for path in sorted(HELD_OUT.iterdir())
-        },
+        "instructions": score_held_out(instruction, tasks),
         "tiles": score_estimator(estimator, tasks, labelled_images(params, clean / "val.parquet", 1)),
     }
 
@@ -136,20 +133,6 @@ def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.
         rng = np.random.default_rng([params.seed, seed, number])
         for _ in range(2):
             yield labelled_tile(row, TILE, draw, rng)
-
-
-def score_instructions(model: InstructionModel, tasks: list[str], path: Path) -> dict[str, float]:
-    """Share of the sentences of a CSV (sentence, tasks) understood rightly, by how many tasks they ask for."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if set(row["tasks"].split()) <= set(tasks)]
-    with torch.no_grad():
-        probabilities = model([row["sentence"] for row in rows])
-    right: dict[str, list[bool]] = {"unclear": [], "one": [], "two": []}
-    for row, of_row in zip(rows, probabilities.tolist(), strict=True):
-        wanted = set(row["tasks"].split())
-        kind = ("unclear", "one", "two")[len(wanted)]
-        right[kind].append(set(understood_tasks(dict(zip(tasks, of_row, strict=True)))) == wanted)
-    return {kind: round(float(np.mean(values)), 4) for kind, values in right.items() if values}
 
 
 def score_estimator(

@@ -121,9 +121,10 @@ def test_params_of_a_stage_exist(stage):
                 block = block[part]
 
 
-def test_every_block_of_params_is_some_stages():
+def test_every_block_of_params_is_some_stages_or_that_of_the_command_promote():
     read = {name.split(".")[0] for stage in STAGES for name in body(stage)["params"]}
-    assert read == set(PARAMS)
+    assert read | {"promote"} == set(PARAMS)
+    assert (ROOT / "pipelines" / "promote.py").is_file()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -58,7 +58,7 @@ def test_the_real_file_loads_whole():
     content = tree()
     assert [field.name for field in dataclasses.fields(params)] == list(content)
     assert list(params.tasks) == list(content["tasks"])
-    for block in ("synthesize", "ingest", "model", "ray", "compress", "register"):
+    for block in ("synthesize", "ingest", "model", "ray", "compress", "register", "promote"):
         assert dataclasses.asdict(getattr(params, block)) == content[block]
     assert dataclasses.asdict(params.train) == content["train"]
     assert dataclasses.asdict(params.modulation) == content["modulation"]
@@ -133,6 +133,13 @@ def test_optional_values_may_be_absent(load):
         ("compress.rank", -2, ".compress.rank", "expected 1 to 1000000, got -2"),
         ("ray.workers", -1, ".ray.workers", "expected 0 to 1000000, got -1"),
         ("ingest.crop", 129, ".ingest.crop", "expected at most prepare.tile = 128, got 129"),
+        ("promote.psnr_loss", -0.1, ".promote.psnr_loss", "expected 0 to 100, got -0.1"),
+        ("promote.growth", float("nan"), ".promote.growth", "expected 1 to 1000000, got nan"),
+        ("promote.floors.seen", 1.1, ".promote.floors.seen", "expected 0 to 1, got 1.1"),
+        ("promote.megabytes", 0, ".promote.megabytes", "expected a number above 0, got 0.0"),
+        ("promote.alias", "candidate", ".promote.alias",
+         "expected another name than register.alias and 'previous', got 'candidate'"),
+        ("promote.alias", "previous", ".promote.alias", "expected another name than register.alias"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_what_was_expected_and_what_came(load, place, value, where, what):

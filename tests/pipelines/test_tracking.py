@@ -1,12 +1,12 @@
 """Tracking, with real MLflow on SQLite: one run that goes on; a store away costs a message."""
 
 import dataclasses
-import shutil
+import threading
 import time
 from pathlib import Path
 
-import mlflow
 import pytest
+from mlflow.entities import Metric
 
 from pipelines.params import load_params
 from pipelines.tracking import (
@@ -15,36 +15,20 @@ from pipelines.tracking import (
     TrackingError,
     experiment_id,
     git_commit,
+    log_metrics,
     log_missing,
     params_of,
     tracking,
     tracking_uri,
 )
 
+AWAY = "http://127.0.0.1:9"
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A database with MLflow's tables: making them takes longer than a test."""
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)  # so that what MLflow sets there is undone
-        mlflow.set_tracking_uri(uri)
-        mlflow.MlflowClient().search_experiments()
-        yield folder / "mlflow.db"
-
-
-@pytest.fixture
-def store(empty_store, tmp_path, monkeypatch):
-    """The default store of a repository that stands in `tmp_path`."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    while mlflow.active_run():
-        mlflow.end_run()
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 def find(name: str) -> list:
@@ -123,29 +107,80 @@ def test_a_run_goes_on_also_where_params_that_do_not_name_it_changed(store, caps
 
 
 def test_a_server_that_is_away_costs_a_message_and_little_time(monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
     started = time.monotonic()
     with LiveRun(PARAMS, "train-a") as live:
         live.log(1, {"loss": 1.0})
         live.log(2, {"loss": 1.0})
     assert live.run_id is None
     assert time.monotonic() - started < 30
-    told = capsys.readouterr().err
-    assert told.startswith("train: no live tracking (MLflow at http://127.0.0.1:9: ")
-    assert told.rstrip().endswith("training goes on, `register` logs it whole later")
-    assert told.count("no live tracking") == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"train: no live tracking (MLflow at {AWAY}: ")
+    assert first.endswith("); training goes on and tries again")
+    assert last == (
+        f"train: {AWAY} is away: there is no run of train-a, it lacks 2 values of steps 1 to 2, and its end; "
+        "when it is back, `dvc repro register` logs what is missing"
+    )
 
 
-def test_a_store_that_goes_away_in_the_middle_costs_the_mirror_only(store, capsys):
+def test_values_that_could_not_be_logged_are_logged_when_the_store_is_back(store, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.tracking.RETRY", 0)
     with LiveRun(PARAMS, "train-a") as live:
         live.log(1, {"loss": 1.0})
-        here = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri("http://127.0.0.1:9")
-        live.log(2, {"loss": 1.0})
-        live.log(3, {"loss": 1.0})
-    mlflow.set_tracking_uri(here)
-    assert capsys.readouterr().err.count("no live tracking") == 1
-    assert live.run_id
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+        live.log(2, {"loss": 2.0})
+        live.log(3, {"loss": 3.0})
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        live.log(4, {"loss": 4.0})
+        assert curve(live.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    told = capsys.readouterr().err.splitlines()
+    assert [line[:22] for line in told] == ["train: no live trackin", "train: MLflow is back,"]
+    assert find("train-a")[0].info.status == "FINISHED"
+
+
+def test_a_store_that_comes_back_for_the_end_has_it_all(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    with LiveRun(PARAMS, "train-a") as live:
+        live.log(1, {"loss": 1.0})
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert curve(live.run_id, "loss") == [(1, 1.0)]
+    assert [run.info.run_id for run in find("train-a")] == [live.run_id]
+    assert find("train-a")[0].info.status == "FINISHED"
+
+
+def test_what_a_store_that_stays_away_lacks_is_told_and_can_be_added(store, monkeypatch, capsys):
+    with LiveRun(PARAMS, "train-a") as live:
+        live.log(1, {"loss": 1.0})
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+        live.log(2, {"loss": 2.0, "rate": 5.0})
+        live.log(7, {"loss": 3.0})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == (
+        f"train: {AWAY} is away: run {live.run_id} lacks 3 values of steps 2 to 7, and its end; "
+        "when it is back, `dvc repro register` logs what is missing"
+    )
+    assert curve(live.run_id, "loss") == [(1, 1.0)]
+    with tracking("test") as client:
+        rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0, "rate": 5.0}, {"step": 7, "loss": 3.0}]
+        assert log_missing(client, live.run_id, rows) == 3
+
+
+def test_another_thread_logs_into_the_same_run(store):
+    with LiveRun(PARAMS, "train-a") as live:
+        thread = threading.Thread(target=live.log, args=(1, {"loss": 1.0}))
+        thread.start()
+        thread.join()
+    assert curve(live.run_id, "loss") == [(1, 1.0)]
+    with tracking("test") as client:
+        everything = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [run.info.run_id for run in everything] == [live.run_id]
+
+
+def test_a_metric_that_is_sent_twice_is_there_once(store):
+    with LiveRun(PARAMS, "train-a") as live, tracking("test") as client:
+        log_metrics(client, live.run_id, [Metric("loss", 1.0, 5, 1)] * 2)
+        log_metrics(client, live.run_id, [Metric("loss", 1.0, 5, 1)])
     assert curve(live.run_id, "loss") == [(1, 1.0)]
 
 

@@ -12,9 +12,10 @@ from ipt.checkpoint import load_weights
 from ipt.estimator import Estimator
 from ipt.instruction import InstructionModel
 from pipelines import understand as stage
+from pipelines.instructions import HELD_OUT, score_instructions
 from pipelines.params import load_params
 from pipelines.schema import CLEAN_ROW, encode_image, write_rows
-from pipelines.understand import clean_rows, score_estimator, score_instructions, training_tiles, understand
+from pipelines.understand import clean_rows, score_estimator, training_tiles, understand
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +84,11 @@ def test_the_weights_are_those_that_were_scored(params, clean, tmp_path, monkeyp
     load_weights(instruction, tmp_path / "out" / "instruction.safetensors")
     load_weights(estimator, tmp_path / "out" / "estimator.safetensors")
     tasks = list(params.tasks)
-    assert set(scores["instructions"]) == {path.stem for path in stage.HELD_OUT.iterdir()}
-    for path in stage.HELD_OUT.iterdir():
+    assert set(scores["instructions"]) == {path.stem for path in HELD_OUT.iterdir()}
+    for path in HELD_OUT.iterdir():
         assert score_instructions(instruction, tasks, path) == scores["instructions"][path.stem]
     images = stage.labelled_images(params, clean / "val.parquet", 1)
     assert score_estimator(estimator, tasks, images) == scores["tiles"]
-
-
-def test_scores_of_instructions_are_shares_by_number_of_tasks(tmp_path):
-    path = tmp_path / "some.csv"
-    path.write_text('sentence,tasks\n"a, b",derain\nc,derain\nd,\ne,derain denoise\nf,polish\n', encoding="utf-8")
-
-    def model(sentences):
-        assert sentences == ["a, b", "c", "d", "e"]  # what is asked of other tasks is left out
-        return torch.tensor([[0.0, 0.9], [0.9, 0.9], [0.1, 0.2], [0.8, 0.7]])
-
-    assert score_instructions(model, ["denoise", "derain"], path) == {"unclear": 1.0, "one": 0.5, "two": 1.0}
 
 
 def test_scores_of_the_estimator_are_shares_by_label():

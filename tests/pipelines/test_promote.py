@@ -1,0 +1,388 @@
+"""Promotion with real MLflow on SQLite: what is worse stays out, what is not becomes champion, and the way back.
+
+Damage here is ten grey levels of darkness, for every task, so a model with the right bias at its end restores exactly.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ipt import load_model, save_model
+from ipt.model import InstructIPT
+from ipt.modulation import modulated_layers
+from pipelines import promote as command
+from pipelines.card import MEASURED
+from pipelines.gate import LACKS
+from pipelines.measure import measure
+from pipelines.params import PREVIOUS, Floors, load_params
+from pipelines.promote import copy, main, promote, roll_back
+from pipelines.registry import fetch_checkpoint
+from pipelines.schema import SHARD_ROW, encode_image, write_rows
+from pipelines.stage import run
+from pipelines.tracking import tracking
+from pipelines.versions import MOVE, WEIGHTS, Registered, registered
+
+REAL = load_params(Path(__file__).parents[2] / "params.yaml")
+NAME, CHAMPION, CANDIDATE = REAL.register.model, REAL.promote.alias, REAL.register.alias
+DARKER = 10 / 255
+TASKS = ("denoise", "derain")
+
+
+@pytest.fixture(scope="module")
+def params():
+    """The real params for the two tasks, with limits that untrained understanding and a busy machine keep to."""
+    floors = Floors(gain=0.0, mean_gain=1.0, instructions=0.0, seen=0.0, clean=0.0)
+    limits = dataclasses.replace(REAL.promote, growth=1e6, seconds_per_megapixel=1e6, floors=floors)
+    return dataclasses.replace(
+        REAL,
+        tasks={task: REAL.tasks[task] for task in TASKS},
+        evaluate=dataclasses.replace(REAL.evaluate, tiles=3, benchmarks=()),
+        promote=limits,
+    )
+
+
+@pytest.fixture(scope="module")
+def darkened(tmp_path_factory):
+    """Held-out shards of dark pictures."""
+    folder = tmp_path_factory.mktemp("darkened")
+    rng = np.random.default_rng(0)
+    for task in (*TASKS, "polish"):
+        rows = []
+        for number in range(3):
+            clean = rng.integers(60, 200, (16, 16, 3)).astype(np.float32) / 255
+            rows.append(
+                {
+                    "task": task, "image_id": str(number), "variant": 0, "degraded": encode_image(clean - DARKER),
+                    "clean": encode_image(clean), "height": 16, "width": 16, "instruction": "", "severity": "{}",
+                    "seed": 0,
+                }
+            )  # fmt: skip
+        (folder / task / "val").mkdir(parents=True)
+        write_rows(folder / task / "val" / "00000.parquet", rows, SHARD_ROW, row_group_rows=3)
+    return folder
+
+
+@pytest.fixture
+def registry(store, darkened, make_config):
+    """A function that registers a model brighter by `levels`, `worse` in one task, as the candidate."""
+    (store / "data").mkdir()
+    shutil.copytree(darkened, store / "data" / "shards")
+
+    def add(levels: float, worse: str | None = None, tasks: tuple[str, ...] = TASKS) -> int:
+        return register(store, brighten(make_config(tasks=tasks, layers=("head",)), levels, worse))
+
+    return add
+
+
+def brighten(config, levels: float, worse: str | None = None) -> InstructIPT:
+    model = InstructIPT(config).eval()
+    with torch.no_grad():
+        model.backbone.head.bias.fill_(levels / 255)
+        model.estimator.score.bias[-1] = 9  # what it sees is clean: left to itself it does nothing
+        if worse:
+            generator = torch.Generator().manual_seed(0)
+            for layer in modulated_layers(model.backbone).values():
+                up = layer.task_up[model.task_index(worse)]
+                up.copy_(torch.randn(up.shape, generator=generator) * 0.3)
+    return model
+
+
+def register(folder: Path, model: InstructIPT) -> int:
+    """A model as a version in the store; its folder has what promotion reads of one that MLflow wrote."""
+    with tracking("test") as client:
+        experiment = client.get_experiment_by_name("some")
+        experiment = experiment.experiment_id if experiment else client.create_experiment(
+            "some", artifact_location=(folder / "artifacts").as_uri()
+        )  # fmt: skip
+        run = client.create_run(experiment)
+        client.log_text(run.info.run_id, f"# card\n{MEASURED}old numbers\n", "MODEL_CARD.md")
+        client.log_param(run.info.run_id, "steps", 7)
+        client.set_terminated(run.info.run_id)
+        files = folder / f"model-{run.info.run_id}"
+        save_model(model, files / "artifacts" / "checkpoint")
+        (files / "MLmodel").write_text(
+            "flavors: {python_function: {artifacts: {checkpoint: {path: artifacts/checkpoint}}}}\n"
+        )
+        if not client.search_registered_models():
+            client.create_registered_model(NAME)
+        version = client.create_model_version(NAME, files.as_uri(), run.info.run_id, description="old")
+        client.set_registered_model_alias(NAME, CANDIDATE, version.version)
+        return int(version.version)
+
+
+def aliases() -> dict[str, int]:
+    with registered(NAME, CHAMPION, "test") as there:
+        return {alias: number for alias, number in there.aliases().items() if alias != CANDIDATE}
+
+
+def version(number: int):
+    with tracking("test") as client:
+        return client.get_model_version(NAME, str(number))
+
+
+def artifact(number: int, path: str) -> str:
+    with tracking("test") as client:
+        return Path(client.download_artifacts(version(number).run_id, path)).read_text()
+
+
+def test_the_first_by_the_floors_then_never_a_worse_one_and_the_way_back(params, registry, capsys):
+    assert registry(0.0) == 1  # does nothing: no gain
+    assert not promote(params, None, dry_run=False)
+    assert "promote: version 1 is refused: psnr/mean" in capsys.readouterr().err
+    assert aliases() == {}
+
+    registry(5.0)
+    assert promote(params, None, dry_run=False)
+    assert aliases() == {CHAMPION: 2}
+
+    registry(10.0, worse="derain")
+    assert not promote(params, None, dry_run=False)
+    told = capsys.readouterr()
+    assert "promote: version 3 is refused: psnr/derain\n" in told.err
+    assert aliases() == {CHAMPION: 2}
+
+    registry(10.0)
+    assert promote(params, None, dry_run=False)
+    assert aliases() == {CHAMPION: 4, PREVIOUS: 2}
+    assert "version 4 is champion, version 2 is previous (back: " in capsys.readouterr().out
+
+    roll_back(params, dry_run=False)
+    assert aliases() == {CHAMPION: 2, PREVIOUS: 4}
+    roll_back(params, dry_run=False)
+    assert aliases() == {CHAMPION: 4, PREVIOUS: 2}
+
+    assert not promote(params, 2, dry_run=False)  # the worse one by its number
+    assert aliases() == {CHAMPION: 4, PREVIOUS: 2}
+
+
+def test_what_was_measured_is_kept_with_the_version(params, registry, capsys):
+    registry(5.0)
+    registry(10.0, worse="derain")
+    assert promote(params, 1, dry_run=False)
+    assert not promote(params, 2, dry_run=False)
+    shown = capsys.readouterr().out
+    table, report = (
+        artifact(2, "promotion/version_2/table.md"),
+        json.loads(artifact(2, "promotion/version_2/table.json")),
+    )
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert all(line in shown for line in lines)
+    assert any(line.startswith("| psnr/derain ") and "FAIL" in line for line in lines)
+    assert (report["candidate"], report["champion"]) == (2, 1)
+    assert report["failed"] == ["psnr/derain"]
+    assert [row["name"] for row in report["rows"] if not row["passed"]] == report["failed"]
+    tags = version(2).tags
+    assert tags["promotion"] == "refused: psnr/derain"
+    assert tags["promotion.beside"] == "version 1"
+    assert tags["promotion.psnr/derain"].startswith("FAIL: ")
+    assert tags["promotion.psnr/denoise"].startswith("pass: ")
+    assert version(1).tags["promotion"] == "passed"
+    assert version(1).tags["promotion.beside"] == "floors"
+    card = artifact(2, "MODEL_CARD.md")
+    assert version(2).description == card
+    assert card.startswith("# card\n")
+    assert "| derain | 3 |" in card
+    assert "old numbers" not in card
+
+
+def test_a_dry_run_says_the_same_and_keeps_nothing(params, registry, capsys):
+    registry(10.0)
+    before = version(1)
+    assert promote(params, None, dry_run=True)
+    assert "version 1 would be champion (dry run)" in capsys.readouterr().out
+    assert (version(1).tags, version(1).description, aliases()) == (before.tags, "old", {})
+    promote(params, None, dry_run=False)
+    registry(0.0)
+    assert not promote(params, None, dry_run=True)
+    assert "version 2 is refused: psnr/denoise, psnr/derain, psnr/mean (dry run)" in capsys.readouterr().out
+    assert version(2).tags == {}
+    promote(params, registry(10.0), dry_run=False)
+    capsys.readouterr()
+    roll_back(params, dry_run=True)
+    assert capsys.readouterr().out == "promote: version 1 would be champion, version 3 previous (dry run)\n"
+    assert aliases() == {CHAMPION: 3, PREVIOUS: 1}
+
+
+def test_the_champion_itself_is_not_measured(params, registry, capsys, monkeypatch):
+    registry(10.0)
+    promote(params, None, dry_run=False)
+    capsys.readouterr()
+    monkeypatch.setattr(command, "measure_versions", None)
+    assert promote(params, None, dry_run=False)
+    assert capsys.readouterr().out == "promote: version 1 is the champion already; nothing to do\n"
+    assert aliases() == {CHAMPION: 1}
+
+
+def test_a_new_task_is_held_to_the_floors_and_a_lost_one_is_refused(params, registry, capsys):
+    registry(10.0)
+    promote(params, None, dry_run=False)
+    registry(10.0, tasks=(*TASKS, "polish"))
+    assert promote(params, None, dry_run=False)
+    rows = {row["name"]: row for row in json.loads(artifact(2, "promotion/version_2/table.json"))["rows"]}
+    assert rows["psnr/polish"]["champion"] is None
+    assert rows["psnr/derain"]["champion"] is not None
+    registry(10.0)
+    assert not promote(params, None, dry_run=False)
+    assert "version 3 is refused: psnr/polish" in capsys.readouterr().err
+    assert LACKS in artifact(3, "promotion/version_3/table.md")
+    registry(10.0, tasks=("polish",))
+    promote(params, None, dry_run=False)
+    registry(10.0, tasks=("denoise",))  # nothing in common
+    with registered(NAME, CHAMPION, "test") as there:
+        there.move(None, 4)
+    assert not promote(params, None, dry_run=False)
+    assert "version 5 is refused: psnr/polish" in capsys.readouterr().err
+
+
+def test_a_champion_that_cannot_be_loaded_stops_it(params, registry):
+    registry(5.0)
+    promote(params, None, dry_run=False)
+    registry(10.0)
+    weights = fetch_checkpoint(f"models:/{NAME}/1") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"^the champion, version 1, cannot be loaded, .*--rollback"):
+        promote(params, None, dry_run=False)
+    assert aliases() == {CHAMPION: 1}
+    shutil.rmtree(weights.parent)
+    with pytest.raises(ValueError, match=r"^the champion, version 1, cannot be loaded"):
+        promote(params, None, dry_run=False)
+
+
+def test_what_is_not_there_is_named(params, store, registry):
+    for call in (lambda: promote(params, None, dry_run=False), lambda: roll_back(params, dry_run=False)):
+        with pytest.raises(ValueError, match=rf"^{NAME}: no such registered model in sqlite:"):
+            call()
+    registry(10.0)
+    with pytest.raises(ValueError, match=r"expected one of the versions 1; got 2$"):
+        promote(params, 2, dry_run=False)
+    with pytest.raises(ValueError, match=r"no version has the alias previous, so there is no way back"):
+        roll_back(params, dry_run=False)
+    with tracking("test") as client:
+        client.delete_registered_model_alias(NAME, CANDIDATE)
+    with pytest.raises(ValueError, match=r"no version has the alias candidate; name one with --version N"):
+        promote(params, None, dry_run=False)
+
+
+def test_a_champion_that_changed_meanwhile_stays(params, registry, monkeypatch):
+    registry(5.0)
+    registry(10.0)
+
+    def measure_slowly(*arguments):
+        with registered(NAME, CHAMPION, "test") as there:
+            there.move(None, 1)
+        return measure(*arguments)
+
+    monkeypatch.setattr(command, "measure", measure_slowly)
+    with pytest.raises(RuntimeError, match="version 1 became champion while this was measured"):
+        promote(params, 2, dry_run=False)
+    assert aliases() == {CHAMPION: 1}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+class KilledClient:
+    """A client that is killed instead of its `after`-th write."""
+
+    def __init__(self, client, after: int) -> None:
+        self.client, self.left = client, after
+
+    def __getattr__(self, name):
+        if name.startswith(("set_", "delete_")):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+        return getattr(self.client, name)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_move_that_is_killed_leaves_a_champion_and_is_finished_or_forgotten(params, registry, back):
+    for _ in range(3):
+        registry(10.0)
+    outcomes = []
+    for after in range(5):
+        with registered(NAME, CHAMPION, "test") as there:
+            there.move(None, 2)
+            there.client.set_registered_model_alias(NAME, PREVIOUS, "1")
+            new = 1 if back else 3
+            killed = Registered(KilledClient(there.client, after), NAME, CHAMPION)
+            try:
+                killed.move(2, new)
+            except Killed:
+                outcomes.append(aliases()[CHAMPION])
+                assert aliases()[CHAMPION] in (2, new)
+            there.settle()
+            done = {CHAMPION: new, PREVIOUS: 2}
+            assert aliases() == (done if there.aliases()[CHAMPION] == new else {CHAMPION: 2, PREVIOUS: 1})
+            assert MOVE not in there.client.get_registered_model(NAME).tags
+            assert after < 4 or aliases() == done
+    assert outcomes == [2, 2, new, new]
+
+
+def test_a_version_goes_to_another_registry_whole_and_once(params, registry, store, monkeypatch, capsys):
+    registry(5.0)
+    registry(10.0)
+    promote(params, None, dry_run=False)
+    other = f"sqlite:///{store / 'other' / 'mlflow.db'}"
+    (store / "other").mkdir()
+    shutil.copy(store / "mlflow.db", store / "other" / "mlflow.db")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", other)
+        with tracking("test") as client:
+            client.delete_registered_model(NAME)
+    copy(params, None, other)
+    assert f"version 2 is version 1 of {NAME} in {other}, alias {CANDIDATE}" in capsys.readouterr().out
+    copy(params, None, other)
+    assert "version 2 was there already as version 1" in capsys.readouterr().out
+    copy(params, 1, other)
+    here, text = version(2), artifact(2, "promotion/version_2/table.md")
+    weights = load_model(fetch_checkpoint(f"models:/{NAME}/2")).state_dict()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    with tracking("test") as client:
+        assert int(client.get_model_version_by_alias(NAME, CANDIDATE).version) == 2
+        assert client.get_run(version(1).run_id).data.params == {"steps": "7"}
+    there = version(1)
+    assert there.description == here.description
+    assert there.tags == here.tags | {WEIGHTS: there.tags[WEIGHTS], "copied_from": f"{NAME} version 2"}
+    assert artifact(1, "promotion/version_2/table.md") == text
+    copied = load_model(fetch_checkpoint(f"models:/{NAME}/1")).state_dict()
+    assert all(torch.equal(copied[name], value) for name, value in weights.items())
+    assert promote(params, 1, dry_run=False)  # the gate of the other registry
+    assert aliases() == {CHAMPION: 1}
+
+
+def test_another_registry_that_is_away_is_named(params, registry, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry(10.0)
+    with pytest.raises(RuntimeError, match=r"^copying version 1 to http://127\.0\.0\.1:9: "):
+        copy(params, 1, "http://127.0.0.1:9")
+
+
+def test_the_exit_status_and_message_of_a_refusal(params, registry, monkeypatch, capsys):
+    registry(0.0)
+    monkeypatch.setattr(command, "load_params", lambda: params)
+    monkeypatch.setattr("sys.argv", ["promote"])
+    with pytest.raises(SystemExit) as refused:
+        run(main)
+    assert refused.value.code == 1
+    assert capsys.readouterr().err == "promote: version 1 is refused: psnr/mean\n"
+    for wrong in (
+        ["--rollback", "--version", "1"],
+        ["--to-registry", "x", "--dry-run"],
+        ["--rollback", "--to-registry", "x"],
+    ):
+        monkeypatch.setattr("sys.argv", ["promote", *wrong])
+        with pytest.raises(SystemExit) as misused:
+            run(main)
+        assert misused.value.code == 2
+    monkeypatch.setattr("sys.argv", ["promote", "--version", "7"])
+    with pytest.raises(SystemExit) as failed:
+        run(main)
+    assert failed.value.code == 1
+    assert "error: instruct-ipt: expected one of the versions 1; got 7" in capsys.readouterr().err
