@@ -35,8 +35,9 @@ class InstructIPTModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """One output row per input row, in order."""
+        rows = [self._restore(row) for row in model_input.to_dict("records")]
         columns = ["image", "task", "probabilities", "error"]
-        return pd.DataFrame([self._restore(row) for row in model_input.to_dict("records")], columns=columns)
+        return pd.DataFrame(rows, columns=columns, dtype=object)  # of text, None would become NaN, which is no JSON
 
     def _restore(self, row: dict) -> dict:
         try:
