@@ -76,21 +76,27 @@ def restore_jobs(jobs: Sequence[Job]) -> list[Outcome | Exception]:
     results: dict[Job, Outcome | Exception] = {}
     for loaded in {id(job.loaded): job.loaded for job in jobs}.values():
         with loaded.own() as model:
-            of_model = [job for job in jobs if job.loaded is loaded]
-            plans = {job: _attempt(_plan, model, job) for job in of_model}
-            together: dict[tuple, list[Job]] = {}
-            for job, plan in plans.items():
-                if isinstance(plan, Exception):
-                    results[job] = plan
-                elif len(plan.tasks) == 1:
-                    together.setdefault((job.levels.shape, job.strength), []).append(job)
-                else:  # none, or one after the other
-                    results[job] = _attempt(_restore_planned, model, job, plan)
-            for group in together.values():
-                most = _most(model, group[0])
-                for start in range(0, len(group), most):
-                    results |= _restore_together(model, group[start : start + most], plans)
+            results |= _restore_with(model, [job for job in jobs if job.loaded is loaded])
     return [results[job] for job in jobs]
+
+
+def _restore_with(model: InstructIPT, jobs: Sequence[Job]) -> dict[Job, Outcome | Exception]:
+    tile = affordable_tile(model.config, model.backbone.reach, next(model.parameters()).device)
+    results: dict[Job, Outcome | Exception] = {}
+    plans = {job: _attempt(_plan, model, job) for job in jobs}
+    together: dict[tuple, list[Job]] = {}
+    for job, plan in plans.items():
+        if isinstance(plan, Exception):
+            results[job] = plan
+        elif len(plan.tasks) == 1 and max(job.levels.shape) <= tile:
+            together.setdefault((job.levels.shape, job.strength), []).append(job)
+        else:  # no task, one after the other, or more than memory has room for
+            results[job] = _attempt(_restore_planned, model, job, plan)
+    for (shape, _), group in together.items():
+        most = tile**2 // (shape[0] * shape[1])
+        for start in range(0, len(group), most):
+            results |= _restore_together(model, group[start : start + most], plans)
+    return results
 
 
 def _plan(model: InstructIPT, job: Job) -> Plan:
@@ -100,14 +106,6 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
     return Outcome(restore_tasks(model, job.levels, plan.tasks, strength=job.strength), plan, 1)
-
-
-def _most(model: InstructIPT, job: Job) -> int:
-    """How many pictures like this one the memory of a tile takes."""
-    device = next(model.parameters()).device
-    tile = affordable_tile(model.config, model.backbone.reach, device)
-    height, width = job.levels.shape[:2]
-    return max(tile**2 // (height * width), 1)
 
 
 def _restore_together(

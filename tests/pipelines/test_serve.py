@@ -182,7 +182,7 @@ def hostile(rng: np.random.Generator, number: int) -> tuple[bytes, dict[str, str
 
 def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
     rng = np.random.default_rng(0)
-    before = {path for path in running.folder.rglob("*")}
+    before = set(running.folder.rglob("*"))
     statuses = set()
     for number in range(200):
         body, headers = hostile(rng, number)
@@ -196,7 +196,7 @@ def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
     assert statuses == {400, 413, 415, 422}
     assert running.ask("POST", "/restore", bytes(50_000_000), Content_Type=FORM)[0] == 413
     running.assert_well()
-    assert {path for path in running.folder.rglob("*")} == before
+    assert set(running.folder.rglob("*")) == before
 
 
 def test_slow_senders_are_told_and_others_are_served(running):

@@ -5,6 +5,7 @@ import pytest
 
 from ipt.model import InstructIPT
 from ipt.restore import restore_image
+from pipelines import serve_batch
 from pipelines.serve_batch import AbandonedError, Job, check_wish, restore_alone, restore_jobs
 from pipelines.serve_model import Loaded
 
@@ -71,3 +72,11 @@ def test_wishes_are_refused_before_the_picture_is_read(models):
     ):
         with pytest.raises(ValueError, match=reason):
             check_wish(models[0], *wish)
+
+
+@pytest.mark.parametrize(("tile", "batches"), [(24, [1, 1, 1]), (35, [2, 2, 1]), (23, [1, 1, 1])])
+def test_a_batch_is_no_larger_than_memory_allows(models, monkeypatch, tile, batches):
+    monkeypatch.setattr(serve_batch, "affordable_tile", lambda *arguments: tile)
+    loaded = Loaded(models[0], "0", 1)
+    outcomes = restore_jobs([Job(loaded, picture(seed), task="denoise") for seed in range(3)])
+    assert [outcome.batch for outcome in outcomes] == batches
