@@ -96,11 +96,12 @@ def _to_image(levels: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def open_picture(
-    source: Path | bytes, formats: Sequence[str] | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | bytes, formats: Sequence[str] | None = None, max_pixels: int | None = None
 ) -> Iterator[tuple[Image.Image, bytes]]:
     """Yield a file, or the bytes of one, as Pillow opens it, its pixels not yet read, and the file's bytes.
 
-    `formats` are Pillow's names of all that is accepted; None accepts whatever it knows. What goes wrong, also in
+    `formats` are Pillow's names of all that is accepted; None accepts whatever it knows. `max_pixels` is a limit below
+    MAX_PIXELS; a picture that says to have more is a TooManyPixelsError before any is decoded. What goes wrong, also in
     the block, becomes an ImageError that names the file.
     """
     name = "image" if isinstance(source, bytes) else source
@@ -113,8 +114,9 @@ def open_picture(
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(tiff.for_pillow(data)), formats=formats) as picture:
                 width, height = picture.size
-                if width * height > max_pixels:
-                    raise TooManyPixelsError(f"{width} x {height} pixels; the limit is {max_pixels} in all")
+                limit = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)
+                if width * height > limit:
+                    raise TooManyPixelsError(f"{width} x {height} pixels; the limit is {limit} in all")
                 yield picture, data
     except MemoryError as error:
         raise ImageError(f"{name}: too large for this machine's memory") from error

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from ipt import png, tiff
 from ipt.files import replace_file
-from ipt.images import FORMATS, MAX_PIXELS, ImageError, decode, open_picture, orientation, unpack
+from ipt.images import FORMATS, ImageError, decode, open_picture, orientation, unpack
 from ipt.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
 
 _QUALITY = 95
@@ -61,12 +61,12 @@ class Photo:
     pieces: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def read_photo(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Photo:
     """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix, or the bytes of one.
 
     CMYK becomes RGB, through its profile to sRGB where it has one; a palette becomes RGB; fewer than 8 bits become 8.
     Of a phone's JPEG with further pictures the first is read. Raises ImageError for what is no such file, missing,
-    empty, truncated, damaged or huge (over `max_pixels`: TooManyPixelsError, before any is decoded), for animations,
+    empty, truncated, damaged or huge (over MAX_PIXELS, or `max_pixels`: TooManyPixelsError), for animations,
     several pages and camera raw files, and for pixels that are not gray or RGB of at most 16 bits or CMYK of 8. Damaged
     EXIF is left out.
     """
