@@ -3,8 +3,8 @@
     python -m benchmarks.serving [--model models/compressed] [--requests 2000] [--clients 8]
 
 The pictures are 256 x 256 pieces of the default photographs as PNG, with seeded noise on them; the tasks take turns.
-Clients and service share the machine. Each kind of load has a service of its own, warmed up with 40 requests; memory is
-the resident one of the service's process and of Ray's process that speaks HTTP.
+Clients and service share the machine. Each kind of load has a service of its own, warmed up with 400 requests. Memory
+is the resident one of the service's process and of Ray's process that speaks HTTP.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ipt.photos import read_photo
 from ipt.restore import restore_tasks
 
 SIDE = 256  # pixels
-WARM_UP = 40  # requests
+WARM_UP = 400  # requests
 HEADERS = {"Content-Type": "multipart/form-data; boundary=picture"}
 
 

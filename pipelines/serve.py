@@ -24,6 +24,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ipt.images import MAX_PIXELS
 from pipelines.cluster import connected
+from pipelines.serve_model import load
 from pipelines.serve_worker import Service, Settings
 from pipelines.stage import run
 from pipelines.tracking import tracking_uri
@@ -36,14 +37,20 @@ _MANY = 10_000  # requests that Ray lets in: whom to refuse, and how, is the ser
 def serve_forever(settings: Settings, host: str, port: int) -> None:
     """Run the service until SIGINT or SIGTERM; requests that are inside by then are finished."""
     _check_port(host, port)
+    load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
     with connected():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own by now
+        handle = None
         try:
             handle = start(settings, host, port)
             print(f"serve: {settings.model} at http://{host}:{port}", file=sys.stderr, flush=True)
             _print_log(handle)
         except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+                signal.signal(number, signal.SIG_IGN)
             print("serve: stopping", file=sys.stderr, flush=True)
+            if handle:
+                _drain(handle, settings)
         finally:
             serve.shutdown()
 
@@ -79,6 +86,14 @@ def _print_log(handle: DeploymentHandle) -> None:
             time.sleep(1)
         finally:
             lines.cancel()
+
+
+def _drain(handle: DeploymentHandle, settings: Settings) -> None:
+    """Wait for the requests that are inside, and print what is left of the log: Ray's own end would cut them off."""
+    try:
+        print(handle.drain.remote().result(timeout_s=settings.body_timeout + settings.timeout), flush=True)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        print(f"serve: requests were cut off: {type(error).__name__}", file=sys.stderr, flush=True)
 
 
 def _check_port(host: str, port: int) -> None:

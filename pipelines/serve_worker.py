@@ -59,7 +59,7 @@ class Service:
         self._large = ThreadPoolExecutor(1)
         self._small = ThreadPoolExecutor(settings.threads)
         self._batched = self._make_batched()
-        self._waiting = 0
+        self._waiting, self._stopping = 0, False
 
     def _make_batched(self):
         settings, workers = self._settings, self._small
@@ -82,6 +82,14 @@ class Service:
                 yield "\n".join(lines)
             await asyncio.sleep(0.2)
 
+    async def drain(self) -> str:
+        """Take no more requests, wait until those inside are answered, and return the rest of the log."""
+        self._stopping = True
+        while self._waiting:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # for the last bytes to leave Ray's process that speaks HTTP
+        return "\n".join(self._log.take())
+
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
         answers = {
@@ -103,8 +111,8 @@ class Service:
         return _json({"status": "ok"})
 
     async def _answer_ready(self, request: Request) -> Response:
-        if self._waiting >= self._settings.queue:
-            return _refused(RequestError(503, "the queue is full"))
+        if self._stopping or self._waiting >= self._settings.queue:
+            return _refused(RequestError(503, "stopping" if self._stopping else "the queue is full"))
         return _json({"status": "ready", "model": self._watcher.loaded.version})
 
     async def _answer_metrics(self, request: Request) -> Response:
@@ -138,6 +146,8 @@ class Service:
     async def _restore(self, request: Request, started: float, seen: dict) -> Response:
         settings = self._settings
         self._check_token(request)
+        if self._stopping:
+            raise RequestError(503, "the service is stopping")
         if self._waiting > settings.queue:
             raise RequestError(429, f"{settings.queue} requests are waiting already; try again later")
         body = await read_body(request, settings.max_body, settings.body_timeout)

@@ -112,10 +112,9 @@ def running(make_config, fill_parameters, tmp_path_factory):
         time.sleep(0.3)
     yield service
     patch.undo()
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
-        assert process.wait(60) == 0
-        assert (folder / "messages.txt").read_text().endswith("serve: stopping\n")
+        process.wait(60)
     finally:
         process.kill()
 
@@ -257,3 +256,27 @@ def test_the_log_is_json_without_pictures(running):
     assert lines[-1]["status"] == 200
     assert lines[-1]["tasks"] == ["deblur"]
     assert max(len(json.dumps(line)) for line in lines) < 1000
+
+
+def test_sigterm_finishes_what_is_inside(running):
+    """The last test: it ends the service. Whoever asks meanwhile is served, or told so."""
+    image = encoded(7, 300)
+    statuses = [[] for _ in range(4)]
+
+    def client(own: list[int]) -> None:
+        while own[-1:] != [503]:
+            own.append(running.restore(image, task="denoise")[0])
+
+    threads = [threading.Thread(target=client, args=(own,)) for own in statuses]
+    for thread in threads:
+        thread.start()
+    while not all(statuses):
+        time.sleep(0.01)
+    running.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert all(set(own) == {200, 503} for own in statuses)
+    assert running.process.wait(60) == 0
+    assert (running.folder / "messages.txt").read_text().endswith("serve: stopping\n")
+    logged = [json.loads(line).get("status") for line in (running.folder / "log.jsonl").read_text().splitlines()]
+    assert logged[-4:] == [503] * 4

@@ -195,3 +195,20 @@ def test_metrics_count(answers, settings):
         "process_resident_memory_bytes ",
     ):
         assert line in text
+
+
+def test_who_is_inside_is_served_to_the_end(answers, settings):
+    service = Service(settings)
+
+    async def stop(service: Service) -> tuple:
+        inside = asyncio.create_task(service(restore(encoded(), task="denoise")))
+        await asyncio.sleep(0)
+        log = await service.drain()
+        assert inside.done()
+        late = [await service(asked) for asked in (restore(encoded(), task="denoise"), request("GET", "/readyz"))]
+        return inside.result(), *late, log
+
+    inside, *late, log = asyncio.run(stop(service))
+    assert inside.status_code == 200
+    assert [answer.status_code for answer in late] == [503, 503]
+    assert [json.loads(line)["status"] for line in log.splitlines()] == [200]
