@@ -1,10 +1,11 @@
 """The service under load: 8 clients with mixed tasks beside one request at a time; seconds, errors and memory.
 
-    python -m benchmarks.serving [--model models/compressed] [--requests 2000] [--clients 8]
+    python -m benchmarks.serving [--model models/compressed] [--requests 2000] [--clients 8] [--rounds 5]
 
 The pictures are 256 x 256 pieces of the default photographs as PNG, with seeded noise on them; the tasks take turns.
-Clients and service share the machine. Each kind of load has a service of its own, warmed up with 400 requests. Memory
-is the resident one of the service's process and of Ray's process that speaks HTTP.
+Clients and service share the machine. After 800 requests to warm up, one client and all of them take turns, so that
+what else the machine does falls on both. Memory is the resident one of the service's process and of Ray's process that
+speaks HTTP.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from ipt.photos import read_photo
 from ipt.restore import restore_tasks
 
 SIDE = 256  # pixels
-WARM_UP = 400  # requests
+WARM_UP = 800  # requests; by then memory has settled
+PICTURES = 15
 HEADERS = {"Content-Type": "multipart/form-data; boundary=picture"}
 
 
@@ -46,37 +48,43 @@ class Load:
 
 
 def main() -> None:
-    """Measure one client, all clients without batches, and all clients with them."""
+    """Ask one service in turns with one client and with all, and print what each met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="models/compressed")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    tasks = model.config.tasks
-    pictures = encoded_pictures(16)
-    bodies = [form(picture, tasks[place % len(tasks)]) for place, picture in enumerate(pictures)]
-    fewer = max(arguments.requests // 5, 1)
-    for name, clients, count, options in (
-        ("one request at a time", 1, fewer, []),
-        (f"{arguments.clients} clients, no batches", arguments.clients, fewer, ["--batch", "1"]),
-        (f"{arguments.clients} clients, mixed batches", arguments.clients, arguments.requests, []),
-    ):
-        with service(arguments.model, options) as (port, process):
-            ask_many(port, bodies, clients, WARM_UP)
-            before = memory(process)
-            load = ask_many(port, bodies, clients, count)
-            after = memory(process)
-            differences = [levels_apart(model, picture, ask(port, body)[1], tasks[place % len(tasks)])
-                           for place, (picture, body) in enumerate(zip(pictures, bodies, strict=True))]  # fmt: skip
-        p50, p95, p99 = (np.percentile(load.seconds, share) * 1e3 for share in (50, 95, 99))
-        errors = count - load.statuses[200]
-        print(
-            f"{name}: {count / load.wall:.1f} pictures/s; p50 {p50:.0f}, p95 {p95:.0f}, p99 {p99:.0f} ms; "
-            f"{errors} errors in {count}; RSS {before / 1e6:.0f} -> {after / 1e6:.0f} MB; "
-            f"at most {max(differences)} grey levels from the library",
-            flush=True,
-        )
+    tasks = [model.config.tasks[place % len(model.config.tasks)] for place in range(PICTURES)]
+    pictures = encoded_pictures(PICTURES)
+    bodies = [form(picture, task) for picture, task in zip(pictures, tasks, strict=True)]
+    each = arguments.requests // arguments.rounds
+    loads: dict[int, list[Load]] = {1: [], arguments.clients: []}
+    with service(arguments.model) as (port, process):
+        ask_many(port, bodies, arguments.clients, WARM_UP)
+        before = memory(process)
+        for _ in range(arguments.rounds):
+            loads[1].append(ask_many(port, bodies, 1, each // 5))
+            loads[arguments.clients].append(ask_many(port, bodies, arguments.clients, each))
+        after = memory(process)
+        answers = [ask(port, body)[1] for body in bodies]
+    for clients, rounds in loads.items():
+        print(f"{clients} clients: {summary(rounds)}")
+    apart = max(map(levels_apart, [model] * PICTURES, pictures, answers, tasks))
+    print(f"RSS {before / 1e6:.0f} -> {after / 1e6:.0f} MB; at most {apart} grey levels from the library")
+
+
+def summary(rounds: list[Load]) -> str:
+    """Speed as median and range over the rounds, times of all requests, and errors."""
+    speeds = sorted(len(load.seconds) / load.wall for load in rounds)
+    seconds = [value for load in rounds for value in load.seconds]
+    p50, p95, p99 = (np.percentile(seconds, share) * 1e3 for share in (50, 95, 99))
+    errors = len(seconds) - sum(load.statuses[200] for load in rounds)
+    return (
+        f"{np.median(speeds):.1f} pictures/s ({speeds[0]:.1f} to {speeds[-1]:.1f}); "
+        f"p50 {p50:.0f}, p95 {p95:.0f}, p99 {p99:.0f} ms; {errors} errors in {len(seconds)}"
+    )
 
 
 def encoded_pictures(count: int) -> list[bytes]:
@@ -105,12 +113,12 @@ def form(picture: bytes, task: str) -> bytes:
 
 
 @contextmanager
-def service(model: str, options: list[str]) -> Iterator[tuple[int, psutil.Process]]:
+def service(model: str) -> Iterator[tuple[int, psutil.Process]]:
     """A service of its own on a free port, and the process that started it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.serve", "--model", model, "--port", str(port), *options]
+    command = [sys.executable, "-m", "pipelines.serve", "--model", model, "--port", str(port)]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_until_ready(started, port)
@@ -179,10 +187,8 @@ def ask_many(port: int, bodies: list[bytes], clients: int, count: int) -> Load:
 def memory(process: psutil.Process) -> int:
     """Resident bytes of the service's process and of the one that speaks HTTP."""
     names = ("ServeReplica", "ProxyActor")
-    parts = [child for child in process.children(recursive=True) if any(name in child.name() for name in names)]
-    if not parts:
-        parts = [c for c in process.children(recursive=True) if any(name in " ".join(c.cmdline()) for name in names)]
-    return sum(part.memory_info().rss for part in parts)
+    children = process.children(recursive=True)
+    return sum(child.memory_info().rss for child in children if any(name in child.name() for name in names))
 
 
 def levels_apart(model, picture: bytes, answer: bytes, task: str) -> int:
