@@ -39,6 +39,8 @@ def serve_forever(settings: Settings, host: str, port: int) -> None:
     _check_port(host, port)
     load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
     with connected():
+        if serve.status().applications:
+            raise ValueError("Ray Serve runs on this cluster already, for somebody else; use another cluster")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own by now
         handle = None
         try:
@@ -91,7 +93,8 @@ def _print_log(handle: DeploymentHandle) -> None:
 def _drain(handle: DeploymentHandle, settings: Settings) -> None:
     """Wait for the requests that are inside, and print what is left of the log: Ray's own end would cut them off."""
     try:
-        print(handle.drain.remote().result(timeout_s=settings.body_timeout + settings.timeout), flush=True)
+        rest = handle.drain.remote().result(timeout_s=settings.body_timeout + settings.timeout)
+        print(rest, end="\n" if rest else "", flush=True)
     except (ray.exceptions.RayError, TimeoutError) as error:
         print(f"serve: requests were cut off: {type(error).__name__}", file=sys.stderr, flush=True)
 

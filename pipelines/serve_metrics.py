@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -31,6 +33,14 @@ class Metrics:
         self.model = Gauge("instruct_ipt_model", "1 for the version that is served.", ["version"], registry=own)
         self.reloads = Counter("instruct_ipt_reloads", "Changes of the model.", ["result"], registry=own)
         ProcessCollector(registry=own)
+
+    def count(self, seconds: float, restored: np.ndarray, tasks: Sequence[str], batch: int) -> None:
+        """One picture (H, W, 3) restored."""
+        self.seconds.observe(seconds)
+        self.batch.observe(batch)
+        self.pixels.inc(restored.shape[0] * restored.shape[1])
+        for task in tasks:
+            self.tasks.labels(task).inc()
 
     def to_text(self) -> bytes:
         """All of them in Prometheus's text format."""

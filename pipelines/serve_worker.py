@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -161,12 +162,7 @@ class Service:
             raise RequestError(504, f"not done after {settings.timeout:g} seconds; send a smaller picture") from None
         finally:
             job_of.cancel()  # where nobody waits any more
-        seconds = time.perf_counter() - started
-        self._metrics.seconds.observe(seconds)
-        self._metrics.batch.observe(outcome.batch)
-        self._metrics.pixels.inc(photo.levels.shape[0] * photo.levels.shape[1])
-        for task in outcome.plan.tasks:
-            self._metrics.tasks.labels(task).inc()
+        self._metrics.count(time.perf_counter() - started, outcome.restored, outcome.plan.tasks, outcome.batch)
         told = {
             "tasks": outcome.plan.tasks,
             "by": outcome.plan.by,
@@ -193,14 +189,15 @@ class Service:
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
         job = pending.job = Job(loaded, photo.levels, order.task, order.instruction, order.strength)
-        if job.is_small():
-            outcome = await self._batched(job)
-        else:
-            outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
-        if isinstance(outcome, ValueError):  # the wish and the picture together
-            raise RequestError(400, str(outcome)) from outcome
-        if isinstance(outcome, Exception):
-            raise outcome
+        try:
+            if job.is_small():
+                outcome = await self._batched(job)
+                if isinstance(outcome, Exception):
+                    raise outcome
+            else:
+                outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
+        except ValueError as error:  # what only reading the instruction shows
+            raise RequestError(400, str(error)) from error
         if not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels):
             return photo, outcome, order.image  # as it came, to the byte
         return photo, outcome, await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
@@ -209,7 +206,7 @@ class Service:
         if self._settings.token is None:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(given.strip().encode()).digest()
         if not hmac.compare_digest(digest, self._settings.token) or kind.lower() != "bearer":
             raise RequestError(401, "Authorization: expected Bearer and the service's token")
 
@@ -236,14 +233,19 @@ def _answer(request: Request, content: bytes, mime: str, told: dict) -> Response
     if "application/json" in request.headers.get("accept", ""):
         return _json({"image": base64.b64encode(content).decode(), "type": mime} | told)
     headers = {
-        "X-Tasks": ",".join(told["tasks"]),
+        "X-Tasks": _in_header(",".join(told["tasks"])),
         "X-By": told["by"],
         "X-Probabilities": json.dumps(told["probabilities"]),
-        "X-Model": told["model"],
+        "X-Model": _in_header(told["model"]),
     }
     if told["understood"] is not None:
-        headers["X-Understood"] = ",".join(told["understood"])
+        headers["X-Understood"] = _in_header(",".join(told["understood"]))
     return Response(content, media_type=mime, headers=headers)
+
+
+def _in_header(text: str) -> str:
+    """A header holds ASCII alone; other characters stand there as in a URL."""
+    return quote(text, safe=" ,:/@")
 
 
 def _json(values: dict, status: int = 200, headers: dict[str, str] | None = None) -> Response:

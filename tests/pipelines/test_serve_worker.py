@@ -121,6 +121,7 @@ def test_large_pictures_go_alone(answers, settings, model):
     answer = answers(service, restore(image, task="deblur"))[0]
     wanted = restore_image(model, read_photo(image).levels, task="deblur")
     assert np.array_equal(read_photo(answer.body).levels, wanted)
+    assert answers(service, restore(image, instruction="\ud800 rain"))[0].status_code == 400
 
 
 def test_what_is_refused_and_how(answers, settings):
