@@ -70,7 +70,7 @@ def main() -> None:
         after = memory(process)
         answers = [ask(port, body)[1] for body in bodies]
     for clients, rounds in loads.items():
-        print(f"{clients} clients: {summary(rounds)}")
+        print(f"{clients} at a time: {summary(rounds)}")
     apart = max(map(levels_apart, [model] * PICTURES, pictures, answers, tasks))
     print(f"RSS {before / 1e6:.0f} -> {after / 1e6:.0f} MB; at most {apart} grey levels from the library")
 

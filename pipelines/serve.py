@@ -9,6 +9,7 @@ interrupted; its log, a line of JSON for each request, is on standard output. do
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from typing import TextIO
 
 import ray
 from ray import serve
@@ -38,7 +40,8 @@ def serve_forever(settings: Settings, host: str, port: int) -> None:
     """Run the service until SIGINT or SIGTERM; requests that are inside by then are finished."""
     _check_port(host, port)
     load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
-    with connected():
+    output = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr), connected():  # what Ray says is no part of the log
         if serve.status().applications:
             raise ValueError("Ray Serve runs on this cluster already, for somebody else; use another cluster")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own by now
@@ -46,13 +49,13 @@ def serve_forever(settings: Settings, host: str, port: int) -> None:
         try:
             handle = start(settings, host, port)
             print(f"serve: {settings.model} at http://{host}:{port}", file=sys.stderr, flush=True)
-            _print_log(handle)
+            _print_log(handle, output)
         except KeyboardInterrupt:
             for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
                 signal.signal(number, signal.SIG_IGN)
             print("serve: stopping", file=sys.stderr, flush=True)
             if handle:
-                _drain(handle, settings)
+                _drain(handle, settings, output)
         finally:
             serve.shutdown()
 
@@ -76,13 +79,13 @@ def start(settings: Settings, host: str, port: int) -> DeploymentHandle:
     return serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
 
 
-def _print_log(handle: DeploymentHandle) -> None:
+def _print_log(handle: DeploymentHandle, output: TextIO) -> None:
     """Print what the service logs, for ever; it may be restarted meanwhile."""
     while True:
         lines = handle.options(stream=True).log_lines.remote()
         try:
             for text in lines:
-                print(text, flush=True)
+                print(text, file=output, flush=True)
         except ray.exceptions.RayError as error:
             print(f"serve: the service is restarted: {type(error).__name__}", file=sys.stderr, flush=True)
             time.sleep(1)
@@ -90,11 +93,11 @@ def _print_log(handle: DeploymentHandle) -> None:
             lines.cancel()
 
 
-def _drain(handle: DeploymentHandle, settings: Settings) -> None:
+def _drain(handle: DeploymentHandle, settings: Settings, output: TextIO) -> None:
     """Wait for the requests that are inside, and print what is left of the log: Ray's own end would cut them off."""
     try:
         rest = handle.drain.remote().result(timeout_s=settings.body_timeout + settings.timeout)
-        print(rest, end="\n" if rest else "", flush=True)
+        print(rest, end="\n" if rest else "", file=output, flush=True)
     except (ray.exceptions.RayError, TimeoutError) as error:
         print(f"serve: requests were cut off: {type(error).__name__}", file=sys.stderr, flush=True)
 
