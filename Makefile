@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui promote bench-modulation bench-backbones ablation sixth-task bench-restore contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro test test-slow lint ui promote bench-modulation bench-backbones ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,6 +40,9 @@ bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained 
 
 bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
 	$(BIN)/python -m benchmarks.restoring
+
+bench-serve: $(INSTALLED)  ## the service with 8 clients beside one request at a time: seconds, errors, memory
+	$(BIN)/python -m benchmarks.serving
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task

@@ -55,6 +55,10 @@ class ImageError(ValueError):
     """A file that cannot be read as a picture; the message names the file and the reason."""
 
 
+class TooManyPixelsError(ImageError):
+    """A picture that says to be larger than what is accepted; none of its pixels was decoded."""
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image file as float32 (H, W, 3) RGB in [0, 1], the way up its EXIF orientation says.
 
@@ -91,14 +95,18 @@ def _to_image(levels: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def open_picture(path: Path, formats: Sequence[str] | None = None) -> Iterator[tuple[Image.Image, bytes]]:
-    """Yield a file as Pillow opens it, its pixels not yet read, and the file's bytes.
+def open_picture(
+    source: Path | bytes, formats: Sequence[str] | None = None, max_pixels: int | None = None
+) -> Iterator[tuple[Image.Image, bytes]]:
+    """Yield a file, or the bytes of one, as Pillow opens it, its pixels not yet read, and the file's bytes.
 
-    `formats` are Pillow's names of all that is accepted; None accepts whatever it knows. What goes wrong, also in
+    `formats` are Pillow's names of all that is accepted; None accepts whatever it knows. `max_pixels` is a limit below
+    MAX_PIXELS; a picture that says to have more is a TooManyPixelsError before any is decoded. What goes wrong, also in
     the block, becomes an ImageError that names the file.
     """
+    name = "image" if isinstance(source, bytes) else source
     try:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
         if not data:
             raise ImageError("the file is empty")
         with warnings.catch_warnings():
@@ -106,13 +114,17 @@ def open_picture(path: Path, formats: Sequence[str] | None = None) -> Iterator[t
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(tiff.for_pillow(data)), formats=formats) as picture:
                 width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
+                limit = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)
+                if width * height > limit:
+                    raise TooManyPixelsError(f"{width} x {height} pixels; the limit is {limit} in all")
                 yield picture, data
     except MemoryError as error:
-        raise ImageError(f"{path}: too large for this machine's memory") from error
+        raise ImageError(f"{name}: too large for this machine's memory") from error
     except _DAMAGE as error:
-        raise ImageError(f"{path}: cannot be read as an image: {_reason(error, formats)}") from error
+        kind = (
+            TooManyPixelsError if isinstance(error, (TooManyPixelsError, Image.DecompressionBombError)) else ImageError
+        )
+        raise kind(f"{name}: cannot be read as an image: {_reason(error, formats)}") from error
 
 
 def _reason(error: Exception, formats: Sequence[str] | None) -> str:

@@ -61,15 +61,17 @@ class Photo:
     pieces: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def read_photo(path: str | Path) -> Photo:
-    """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix.
+def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Photo:
+    """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix, or the bytes of one.
 
     CMYK becomes RGB, through its profile to sRGB where it has one; a palette becomes RGB; fewer than 8 bits become 8.
     Of a phone's JPEG with further pictures the first is read. Raises ImageError for what is no such file, missing,
-    empty, truncated, damaged or huge (over MAX_PIXELS), for animations, several pages and camera raw files, and for
-    pixels that are not gray or RGB of at most 16 bits or CMYK of 8. Damaged EXIF is left out.
+    empty, truncated, damaged or huge (over MAX_PIXELS, or `max_pixels`: TooManyPixelsError), for animations,
+    several pages and camera raw files, and for pixels that are not gray or RGB of at most 16 bits or CMYK of 8. Damaged
+    EXIF is left out.
     """
-    with open_picture(Path(path), tuple(dict.fromkeys(FORMATS.values()))) as (picture, data):
+    name = source if isinstance(source, bytes) else Path(source)
+    with open_picture(name, tuple(dict.fromkeys(FORMATS.values())), max_pixels) as (picture, data):
         _refuse_unfit(picture)
         in_srgb = _cmyk_to_srgb(picture)
         pixels = unpack(in_srgb, orientation(picture)) if in_srgb else decode(picture, data)
@@ -85,17 +87,24 @@ def read_photo(path: str | Path) -> Photo:
 def write_photo(photo: Photo, levels: np.ndarray, path: Path) -> None:
     """Write `levels`, of the type and shape of `photo.levels`, with all else of `photo`, in its format.
 
+    The file appears whole or not at all; its folder is made. Raises the errors of `encode_photo`.
+    """
+    data = encode_photo(photo, levels)
+    with replace_file(Path(path)) as temporary:
+        temporary.write_bytes(data)
+
+
+def encode_photo(photo: Photo, levels: np.ndarray) -> bytes:
+    """The content of the file that `write_photo` writes.
+
     Of a gray photo the mean of the three channels is written. JPEG and lossy WebP have quality 95, JPEG with full
-    colour resolution. The file appears whole or not at all; its folder is made. Raises ValueError for
-    levels of another type or shape.
+    colour resolution. Raises ValueError for levels of another type or shape.
     """
     if levels.dtype != photo.levels.dtype or levels.shape != photo.levels.shape:
         expected, got = (f"{array.dtype} {array.shape}" for array in (photo.levels, levels))
         raise ValueError(f"levels: expected {expected} as they were read, got {got}; round and scale them first")
     encode = {"JPEG": _to_jpeg, "PNG": _to_png, "WEBP": _to_webp, "TIFF": _to_tiff, "BMP": _to_bmp}[photo.format]
-    data = encode(photo, _pixels(photo, levels))
-    with replace_file(Path(path)) as temporary:
-        temporary.write_bytes(data)
+    return encode(photo, _pixels(photo, levels))
 
 
 def _refuse_unfit(picture: Image.Image) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,18 +78,27 @@ def plan_restoration(
 
 @torch.inference_mode()
 def restore_tasks(
-    model: InstructIPT, image: np.ndarray, tasks: Sequence[str], *, strength: float = 1.0, tile: int | None = None
+    model: InstructIPT,
+    image: np.ndarray,
+    tasks: Sequence[str],
+    *,
+    strength: float = 1.0,
+    tile: int | None = None,
+    before_tile: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`."""
+    """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`.
+
+    `before_tile` is called before each tile; what it raises ends the work.
+    """
     check_image(image)
-    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:  # false for NaN too
-        raise ValueError(f"strength: expected {STRENGTHS[0]} to {STRENGTHS[1]}, got {strength}")
+    check_strength(strength)
     networks = [merge(model.backbone, model.task_index(task), strength) for task in tasks]
-    if not networks or _is_flat(image):
+    if not networks or is_flat(image):
         return image.copy()
     device = next(model.parameters()).device
 
     def restore(part: np.ndarray) -> np.ndarray:
+        before_tile()
         batch = torch.from_numpy(part).permute(2, 0, 1)[None].contiguous().to(device)
         for network in networks:
             batch = network(batch).clamp(0, 1)
@@ -110,6 +119,13 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"image: expected values in [0, 1], got {image.min()} to {image.max()}")
 
 
-def _is_flat(image: np.ndarray) -> bool:
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless `strength` lies within STRENGTHS."""
+    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:  # false for NaN too
+        raise ValueError(f"strength: expected {STRENGTHS[0]} to {STRENGTHS[1]}, got {strength}")
+
+
+def is_flat(image: np.ndarray) -> bool:
+    """Whether an image shows nothing that could be restored, so that it comes back as it is."""
     limit = FLAT * LEVELS.get(image.dtype, 1)
     return all(float(image[..., c].max()) - float(image[..., c].min()) <= limit for c in range(3))

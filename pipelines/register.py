@@ -53,8 +53,9 @@ REQUIREMENTS = (
     "numpy",
     "opencv-python-headless",
     "pandas",
+    "pillow",
+    "psutil",
     "safetensors",
-    "scikit-image",
     "torch",
 )
 
@@ -124,7 +125,7 @@ def data_hash(hashes: dict[str, str]) -> str:
 
 
 def input_example(params: Params) -> pd.DataFrame:
-    """A held-out degraded tile with its task, and the same with an instruction."""
+    """A held-out degraded tile with its task, and the same with an instruction, less strongly."""
     import pyarrow.parquet as pq
 
     task = next(iter(params.tasks))
@@ -134,6 +135,7 @@ def input_example(params: Params) -> pd.DataFrame:
             "image": [row["degraded"]] * 2,
             "task": [task, None],
             "instruction": [None, params.tasks[task].instructions[0]],
+            "strength": [None, 0.8],
         }
     )
 

@@ -80,15 +80,14 @@ def register_model(what: Registration) -> dict[str, Any]:
     }
 
 
-def fetch_checkpoint(uri: str, target: Path | None = None) -> Path:
-    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote
-    (into the folder `target`, if given).
+def fetch_checkpoint(uri: str, into: Path | None = None) -> Path:
+    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote.
 
-    Raises RuntimeError where the store or the version is not there. `ipt --model` finds this function by the entry
-    point `ipt.models` of this package.
+    With `into`, a folder, it is copied there in any case. Raises RuntimeError where the store or the version is not
+    there. `ipt --model` finds this function by the entry point `ipt.models` of this package.
     """
     with tracking("the same command again"):
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target and str(target)))
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=into and str(into)))
     return checkpoint_in(folder)
 
 
@@ -98,8 +97,20 @@ def checkpoint_in(folder: Path) -> Path:
     return folder / flavor["artifacts"]["checkpoint"]["path"]
 
 
+def current_version(uri: str) -> str:
+    """`models:/NAME@ALIAS` as `models:/NAME/VERSION` of the version that the alias names now.
+
+    Another URI comes back as it is. Raises RuntimeError where the store, the model or the alias is not there.
+    """
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not at:
+        return uri
+    with tracking("the same command again") as client:
+        return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
+
+
 def signature() -> mlflow.models.ModelSignature:
-    """An encoded image with a task or an instruction in; the restored image, the task used or an error out."""
+    """An encoded image with a task or an instruction in; the restored image, what was done and why, or an error out."""
     schema = mlflow.types.Schema
     column = mlflow.types.ColSpec
     return mlflow.models.ModelSignature(
@@ -108,12 +119,14 @@ def signature() -> mlflow.models.ModelSignature:
                 column("binary", "image"),
                 column("string", "task", required=False),
                 column("string", "instruction", required=False),
+                column("double", "strength", required=False),
             ]
         ),
         outputs=schema(
             [
                 column("binary", "image", required=False),
                 column("string", "task", required=False),
+                column("string", "probabilities", required=False),
                 column("string", "error", required=False),
             ]
         ),

@@ -217,7 +217,7 @@ for row, data in zip(rows, served["image"]):
     restored = restore_image(model, decode_image(row["degraded"]), task="derain")
     levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(np.rint(restored * 255).astype(np.uint8), levels)
-assert served["image"][3] is None and "expected an encoded picture" in served["error"][3]
+assert served["image"][3] is None and "cannot be read as an image" in served["error"][3]
 client = mlflow.MlflowClient()
 version = client.get_model_version_by_alias("instruct-ipt", "candidate")
 assert "| derain |" in version.description and "psnr.derain" in version.tags, version

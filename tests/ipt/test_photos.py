@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngInfo
 
 from ipt import images, photos
-from ipt.images import FORMATS, ImageError
+from ipt.images import FORMATS, ImageError, TooManyPixelsError
 from ipt.photos import read_photo, write_photo
 
 MAKER_NOTE, ORIENTATION = 0x927C, 0x0112
@@ -663,3 +664,28 @@ def test_any_damage_gives_a_photo_or_an_image_error(folder, data, places, near, 
 )
 def test_random_bytes_are_refused_or_read(folder, start, rest):
     read_or_refuse(folder, start + rest)
+
+
+def test_bytes_are_read_and_written_as_files_are(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)).save(path)
+    of_file, of_bytes = read_photo(path), read_photo(path.read_bytes())
+    assert np.array_equal(of_file.levels, of_bytes.levels)
+    assert np.array_equal(of_file.alpha, of_bytes.alpha)
+    write_photo(of_file, of_file.levels, path)
+    assert photos.encode_photo(of_bytes, of_bytes.levels) == path.read_bytes()
+    with pytest.raises(ImageError, match=r"^image: cannot be read"):
+        read_photo(b"no picture")
+
+
+def test_more_pixels_than_accepted_are_refused_before_they_are_decoded(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "PNG")
+    assert read_photo(buffer.getvalue(), max_pixels=600).levels.shape == (20, 30, 3)
+    with pytest.raises(TooManyPixelsError, match="30 x 20 pixels; the limit is 599"):
+        read_photo(buffer.getvalue()[:60], max_pixels=599)  # its pixels are missing
+    huge = bytearray(buffer.getvalue())
+    huge[16:24] = (2**31 - 1).to_bytes(4, "big") * 2
+    huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
+    with pytest.raises(TooManyPixelsError):
+        read_photo(bytes(huge))

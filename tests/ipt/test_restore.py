@@ -403,3 +403,18 @@ def test_another_kind_of_image_is_refused(model, image, message):
 def test_images_at_the_ends_of_the_range_are_taken(dtype):
     check_image(np.zeros((1, 1, 3), dtype))
     check_image(np.full((2, 5, 3), LEVELS.get(np.dtype(dtype), 1), dtype))
+
+
+def test_what_is_raised_before_a_tile_ends_the_work(model):
+    image = np.random.default_rng(0).integers(0, 256, (40, 400, 3), np.uint8)
+    calls = []
+
+    def stop_at_the_third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    tile = 2 * model.backbone.reach + 32 + model.config.size_multiple
+    with pytest.raises(KeyboardInterrupt):
+        restore_tasks(model, image, TASKS[:1], tile=tile, before_tile=stop_at_the_third)
+    assert len(calls) == 3

@@ -1,0 +1,165 @@
+"""A service that restores photographs over HTTP, on Ray Serve.
+
+    python -m pipelines.serve [--model models:/instruct-ipt@champion] [--port 8000]
+
+POST /restore with a picture, and a task or an instruction or neither; GET /healthz, /readyz, /metrics. Runs until it is
+interrupted; its log, a line of JSON for each request, is on standard output. docs/serving.md has examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TextIO
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from ipt.images import MAX_PIXELS
+from pipelines.cluster import connected
+from pipelines.serve_model import load
+from pipelines.serve_worker import Service, Settings
+from pipelines.stage import run
+from pipelines.tracking import tracking_uri
+
+NAME = "instruct-ipt"
+TOKEN = "INSTRUCT_IPT_TOKEN"  # environment variable
+_MANY = 10_000  # requests that Ray lets in: whom to refuse, and how, is the service's to say
+
+
+def serve_forever(settings: Settings, host: str, port: int) -> None:
+    """Run the service until SIGINT or SIGTERM; requests that are inside by then are finished."""
+    _check_port(host, port)
+    load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
+    output = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr), connected():  # what Ray says is no part of the log
+        if serve.status().applications:
+            raise ValueError("Ray Serve runs on this cluster already, for somebody else; use another cluster")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own by now
+        handle = None
+        try:
+            handle = start(settings, host, port)
+            print(f"serve: {settings.model} at http://{host}:{port}", file=sys.stderr, flush=True)
+            _print_log(handle, output)
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+                signal.signal(number, signal.SIG_IGN)
+            print("serve: stopping", file=sys.stderr, flush=True)
+            if handle:
+                _drain(handle, settings, output)
+        finally:
+            serve.shutdown()
+
+
+def start(settings: Settings, host: str, port: int) -> DeploymentHandle:
+    """Start the service on the connected cluster and wait until it answers."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config={"enable_access_log": False})
+    environment = {"MLFLOW_TRACKING_URI": tracking_uri()}  # which may be a file of the folder we are in
+    deployment = serve.deployment(
+        Service,
+        name="service",
+        max_ongoing_requests=_MANY,
+        graceful_shutdown_timeout_s=settings.timeout,
+        ray_actor_options={
+            "num_cpus": 1,
+            "num_gpus": int(settings.device != "cpu"),
+            "runtime_env": {"env_vars": environment},
+        },
+    )
+    return serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
+
+
+def _print_log(handle: DeploymentHandle, output: TextIO) -> None:
+    """Print what the service logs, for ever; it may be restarted meanwhile."""
+    while True:
+        lines = handle.options(stream=True).log_lines.remote()
+        try:
+            for text in lines:
+                print(text, file=output, flush=True)
+        except ray.exceptions.RayError as error:
+            print(f"serve: the service is restarted: {type(error).__name__}", file=sys.stderr, flush=True)
+            time.sleep(1)
+        finally:
+            lines.cancel()
+
+
+def _drain(handle: DeploymentHandle, settings: Settings, output: TextIO) -> None:
+    """Wait for the requests that are inside, and print what is left of the log: Ray's own end would cut them off."""
+    try:
+        rest = handle.drain.remote().result(timeout_s=settings.body_timeout + settings.timeout)
+        print(rest, end="\n" if rest else "", file=output, flush=True)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        print(f"serve: requests were cut off: {type(error).__name__}", file=sys.stderr, flush=True)
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"{host}:{port}: {error.strerror}; name another with --host and --port") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.serve",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default=f"models:/{NAME}@champion", help="models:/NAME@ALIAS, or a checkpoint folder")
+    add("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all")
+    add("--port", type=int, default=8000)
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--threads", type=_positive(int), default=len(os.sched_getaffinity(0)), help="batches at once on the CPU")
+    add("--batch", type=_positive(int), default=4, help="pictures that go through the network together, at most")
+    add("--batch-wait", type=_positive(float), default=0.01, help="seconds that a picture waits for others")
+    add("--queue", type=_positive(int), default=32, help="requests inside; more get 429")
+    add("--max-body", type=_positive(int), default=32_000_000, help="bytes; more get 413")
+    add("--max-pixels", type=_positive(int), default=12_000_000, help="of a picture; more get 413")
+    add("--body-timeout", type=_positive(float), default=30.0, help="seconds for a body to come; then 408")
+    add("--timeout", type=_positive(float), default=60.0, help="seconds for a picture; then 504")
+    add("--watch", type=_positive(float), default=10.0, help="seconds between looks at where the alias points")
+    return parser
+
+
+def _positive(kind: type):
+    def parse(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    arguments = vars(_parser().parse_args())
+    host, port = arguments.pop("host"), arguments.pop("port")
+    if arguments["max_pixels"] > MAX_PIXELS:
+        raise ValueError(f"--max-pixels: expected at most {MAX_PIXELS}, got {arguments['max_pixels']}")
+    if arguments["device"] != "cpu":
+        arguments["threads"] = 1  # a GPU does one batch after the other
+    token = os.environ.get(TOKEN)
+    if not token and host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"serve: {host} may be reached by others and no token is asked for; set {TOKEN}", file=sys.stderr)
+    digest = hashlib.sha256(token.encode()).digest() if token else None
+    serve_forever(Settings(**arguments, token=digest), host, port)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,140 @@
+"""What comes in at the service's door: bodies within limits, multipart or JSON, to an order, or a RequestError."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+FIELDS = ("image", "task", "instruction", "strength")
+_LONGEST_FIELD = 20_000  # bytes of a field of a form that is no file
+_LONGEST_TEXT = 300  # characters of a message
+
+
+class RequestError(Exception):
+    """A request that is not served: the HTTP status and the reason, one line."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        line = " ".join(reason.split())
+        super().__init__(line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]} ...")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Order:
+    """An encoded picture and what is asked for; None: nothing said."""
+
+    image: bytes
+    task: str | None = None
+    instruction: str | None = None
+    strength: float = 1.0
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`."""
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal():
+        raise RequestError(400, "Content-Length: expected a number")
+    if int(announced) > limit:
+        raise RequestError(413, f"body: {announced} bytes; the limit is {limit}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "Content-Encoding: expected none; send the picture as it is")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise RequestError(413, f"body: more than {limit} bytes, which is the limit")
+    except TimeoutError:
+        raise RequestError(408, f"body: not there after {seconds:g} seconds ({len(body)} bytes came)") from None
+    except ClientDisconnect:
+        raise RequestError(400, f"body: the connection ended after {len(body)} bytes") from None
+    return bytes(body)
+
+
+async def read_order(headers: Headers, body: bytes) -> Order:
+    """The order in a body of multipart/form-data or JSON; RequestErrors of 400 and 415 say what is wrong."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        fields = await asyncio.to_thread(_read_json, body)
+    elif kind == "multipart/form-data":
+        fields = await _read_form(headers, body)
+    else:
+        raise RequestError(415, f"Content-Type: expected multipart/form-data or application/json, got '{kind}'")
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise RequestError(400, f"unknown field '{unknown[0]}'; expected {', '.join(FIELDS)}")
+    image = fields.get("image")
+    if not image:
+        raise RequestError(400, "image: missing or empty; expected an encoded picture such as PNG or JPEG")
+    return Order(image, _text(fields, "task"), _text(fields, "instruction"), _strength(fields.get("strength")))
+
+
+def _read_json(body: bytes) -> dict:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"body: not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise RequestError(400, f"body: expected a JSON object, got {type(fields).__name__}")
+    if "image" in fields:
+        if not isinstance(fields["image"], str):
+            raise RequestError(400, f"image: expected base64 text, got {type(fields['image']).__name__}")
+        try:
+            fields["image"] = base64.b64decode(fields["image"], validate=True)
+        except ValueError as error:
+            raise RequestError(400, f"image: not base64: {error}") from error
+    return fields
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = 2**40  # bytes; a body is in memory already, its parts need not go to disk
+
+
+async def _read_form(headers: Headers, body: bytes) -> dict:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+        yield b""
+
+    try:
+        form = await _InMemory(
+            headers, pieces(), max_files=1, max_fields=2 * len(FIELDS), max_part_size=_LONGEST_FIELD
+        ).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise RequestError(400, f"body: not a form: {getattr(error, 'message', error)}") from error
+    try:
+        fields = {}
+        for name, value in form.multi_items():
+            if name in fields:
+                raise RequestError(400, f"{name}: expected once")
+            if isinstance(value, UploadFile) != (name == "image"):
+                raise RequestError(400, f"{name}: expected a {'file' if name == 'image' else 'text'}")
+            fields[name] = await value.read() if isinstance(value, UploadFile) else value
+        return fields
+    finally:
+        await form.close()
+
+
+def _text(fields: Mapping, name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RequestError(400, f"{name}: expected text, got {type(value).__name__}")
+    return value or None
+
+
+def _strength(value: object) -> float:
+    if value is None or value == "":
+        return 1.0
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        return float(value)
+    except (ValueError, OverflowError):
+        raise RequestError(400, f"strength: expected a number, got {str(value)[:40]!r}") from None

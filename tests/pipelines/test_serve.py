@@ -1,0 +1,282 @@
+"""The real service, in processes of its own with a real registry: hostile requests, and an alias that moves."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image
+
+from ipt import restore_image, save_model
+from ipt.model import InstructIPT
+from ipt.photos import read_photo
+from pipelines import registry
+from pipelines.tracking import experiment_id, tracking
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+MAX_BODY = 1_000_000
+FORM = "multipart/form-data; boundary=b"
+
+
+def encoded(seed: int = 0, size: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Running:
+    """A service that was started, its models by version, and how to ask it."""
+
+    def __init__(self, folder: Path, models: dict[str, InstructIPT], port: int, process: subprocess.Popen) -> None:
+        self.folder, self.models, self.port, self.process = folder, models, port, process
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def restore(self, image: bytes, **wish: object) -> tuple[int, dict, bytes]:
+        fields = {"image": base64.b64encode(image).decode(), **wish}
+        return self.ask("POST", "/restore", json.dumps(fields).encode(), Content_Type="application/json")
+
+    def assert_well(self) -> None:
+        image = encoded(5)
+        status, headers, content = self.restore(image, task="deblur")
+        assert status == 200, content
+        wanted = restore_image(self.models[headers["x-model"]], read_photo(image).levels, task="deblur")
+        assert np.abs(read_photo(content).levels.astype(int) - wanted).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def running(make_config, fill_parameters, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    models = {}
+    with tracking("test") as client:
+        experiment = experiment_id(client, "some")
+        for number in (1, 2):
+            models[f"models:/ipt/{number}"] = fill_parameters(InstructIPT(make_config()), number, 0.1).eval()
+            save_model(models[f"models:/ipt/{number}"], folder / "model")
+            with mlflow.start_run(experiment_id=experiment):
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(Path(registry.__file__).with_name("pyfunc.py")),
+                    artifacts={"checkpoint": str(folder / "model")},
+                    signature=registry.signature(),
+                    pip_requirements=["torch"],
+                )
+            mlflow.register_model(logged.model_uri, "ipt")
+        client.set_registered_model_alias("ipt", "champion", "1")
+    shutil.copy(ROOT / "params.yaml", folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = {"model": "models:/ipt@champion", "port": port, "max-body": MAX_BODY, "max-pixels": 100_000}
+    options |= {"body-timeout": 1, "watch": 0.5, "threads": 2}
+    command = [sys.executable, "-m", "pipelines.serve"]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    with open(folder / "log.jsonl", "w") as log, open(folder / "messages.txt", "w") as messages:
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        environment["PYTHONPATH"] = str(ROOT)
+        process = subprocess.Popen(command, stdout=log, stderr=messages, env=environment)
+    service = Running(folder, models, port, process)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert process.poll() is None, (folder / "messages.txt").read_text()
+        try:
+            if service.ask("GET", "/readyz")[0] == 200:
+                break
+        except OSError:
+            pass
+        time.sleep(0.3)
+    yield service
+    patch.undo()
+    process.terminate()
+    try:
+        process.wait(60)
+    finally:
+        process.kill()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def hostile(rng: np.random.Generator, number: int) -> tuple[bytes, dict[str, str]]:
+    """A body that is wrong in one of ten ways, and its headers."""
+    image, kind = encoded(number), number % 10
+    paths = (
+        "../../etc/passwd",
+        "/etc/shadow",
+        "..\\..\\x",
+        "models:/ipt@champion",
+        "file:///etc/passwd",
+        "a\0b",
+        "derain\n",
+    )
+    fields: dict = {"image": image}
+    if kind == 0:  # huge dimensions
+        fields["image"] = png(*(int(side) for side in rng.integers(400, 2**31, 2)))
+    elif kind == 1:  # truncated
+        fields["image"] = image[: int(rng.integers(1, len(image) - 40))]
+    elif kind == 2:  # small files that unpack to much
+        bomb = zlib.compress(bytes(10_000_000), 9)
+        many = chunk(b"zTXt", b"a\0\0" + bomb) if number % 20 == 2 else chunk(b"iCCP", b"a\0\0" + bomb)
+        fields["image"] = png(30_000, 30_000, many, chunk(b"IDAT", bomb))
+    elif kind == 3:  # path-like names
+        fields["task"] = paths[number // 10 % len(paths)]
+    elif kind == 4:
+        fields[paths[number // 10 % len(paths)]] = "x"
+    elif kind == 5:  # wrong types
+        wrong = [5, None, [1], {"a": 1}, True, 1e999, "x"]
+        name = ("image", "task", "strength")[number // 10 % 3]
+        fields[name] = wrong[number // 10 % len(wrong)] if name == "image" else [wrong[0]]
+        return json.dumps(fields, default=lambda data: base64.b64encode(data).decode()).encode(), {
+            "Content-Type": "application/json"
+        }
+    elif kind == 6:  # bytes of no meaning
+        body = rng.bytes(int(rng.integers(0, 5000)))
+        return body, {"Content-Type": (FORM, "application/json", "text/plain", "image/png")[number // 10 % 4]}
+    elif kind == 7:
+        return rng.bytes(MAX_BODY + 1), {"Content-Type": FORM}
+    elif kind == 8:  # bytes changed in the first ones
+        fields["image"] = bytes(8) + image[8:]
+    else:
+        fields["strength"] = ("-1", "nan", "1e99", "inf", "0x1", "much")[number // 10 % 6]
+    parts = b"".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"'.encode()
+        + (b'; filename="../../x.png"\r\n\r\n' if name == "image" else b"\r\n\r\n")
+        + (value if isinstance(value, bytes) else str(value).encode())
+        + b"\r\n"
+        for name, value in fields.items()
+    )
+    return parts + b"--b--\r\n", {"Content-Type": FORM}
+
+
+def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
+    rng = np.random.default_rng(0)
+    before = set(running.folder.rglob("*"))
+    statuses = set()
+    for number in range(200):
+        body, headers = hostile(rng, number)
+        status, _, content = running.ask("POST", "/restore", body, **headers)
+        assert 400 <= status < 500, (number, status, content[:300])
+        assert content.count(b"\n") == 1
+        assert len(json.loads(content)["error"]) > 10
+        statuses.add(status)
+        if number % 50 == 0:
+            running.assert_well()
+    assert statuses == {400, 413, 415, 422}
+    assert running.ask("POST", "/restore", bytes(50_000_000), Content_Type=FORM)[0] == 413
+    running.assert_well()
+    assert set(running.folder.rglob("*")) == before
+
+
+def test_slow_senders_are_told_and_others_are_served(running):
+    slow = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(10)]
+    for connection in slow:
+        head = f"POST /restore HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 1000\r\n\r\n--b"
+        connection.sendall(head.encode())
+    running.assert_well()
+    for connection in slow:
+        answer = b""
+        while piece := connection.recv(10_000):
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"not there after 1 seconds" in answer
+        connection.close()
+    running.assert_well()
+
+
+def test_a_moved_alias_changes_the_pixels_and_fails_no_request(running):
+    image = encoded(3)
+    levels = read_photo(image).levels
+    wanted = {name: restore_image(model, levels, task="denoise") for name, model in running.models.items()}
+    assert np.abs(wanted["models:/ipt/1"].astype(int) - wanted["models:/ipt/2"]).max() > 5
+    answers, stop = [], threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            answers.append(running.restore(image, task="denoise"))
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for version in ("2", "1"):
+            with tracking("test") as store:
+                store.set_registered_model_alias("ipt", "champion", version)
+            until = time.monotonic() + 60
+            while answers[-1:] == [] or answers[-1][1].get("x-model") != f"models:/ipt/{version}":
+                assert time.monotonic() < until, f"version {version} never came"
+                time.sleep(0.1)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _, _ in answers} == {200}
+    assert {headers["x-model"] for _, headers, _ in answers} == set(wanted)
+    for _, headers, content in answers:
+        apart = np.abs(read_photo(content).levels.astype(int) - wanted[headers["x-model"]])
+        assert apart.max() <= 1
+    assert b'instruct_ipt_reloads_total{result="done"} 2.0' in running.ask("GET", "/metrics")[2]
+
+
+def test_the_log_is_json_without_pictures(running):
+    running.assert_well()
+    time.sleep(1)
+    lines = [json.loads(line) for line in (running.folder / "log.jsonl").read_text().splitlines()]
+    assert {"restore", "model"} == {line["event"] for line in lines}
+    assert lines[-1]["status"] == 200
+    assert lines[-1]["tasks"] == ["deblur"]
+    assert max(len(json.dumps(line)) for line in lines) < 1000
+
+
+def test_sigterm_finishes_what_is_inside(running):
+    """The last test: it ends the service. Whoever asks meanwhile is served, or told so."""
+    image = encoded(7, 300)
+    statuses = [[] for _ in range(4)]
+
+    def client(own: list[int]) -> None:
+        while own[-1:] != [503]:
+            own.append(running.restore(image, task="denoise")[0])
+
+    threads = [threading.Thread(target=client, args=(own,)) for own in statuses]
+    for thread in threads:
+        thread.start()
+    while not all(statuses):
+        time.sleep(0.01)
+    running.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert all(set(own) == {200, 503} for own in statuses)
+    assert running.process.wait(60) == 0
+    assert "serve: stopping\n" in (running.folder / "messages.txt").read_text()
+    logged = [json.loads(line).get("status") for line in (running.folder / "log.jsonl").read_text().splitlines()]
+    assert logged[-4:] == [503] * 4
