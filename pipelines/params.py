@@ -21,6 +21,8 @@ ABOVE_ZERO = {
     "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
     "validate_tiles checkpoint_every",
     "evaluate": "tiles",
+    "diffusion": "crop intervals rank steps batch learning_rate bias_learning_rate clip_norm samples sampling_steps "
+    "log_every checkpoint_every",
 }
 BETWEEN = {
     "prepare": {
@@ -42,6 +44,7 @@ BETWEEN = {
         "gpus_per_worker": (0, 10**3),
         "max_failures": (0, 10**6),
     },
+    "diffusion": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
 }
 
 
@@ -228,6 +231,32 @@ class Register:
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    """The optional diffusion denoiser, with biases by interval of noise level."""
+
+    model: str
+    crop: int
+    channels: tuple[int, ...]
+    intervals: int
+    rank: int
+    layers: tuple[str, ...]
+    prediction: Literal["epsilon", "v_prediction"]
+    min_snr: float | Literal["none"]
+    steps: int
+    batch: int
+    learning_rate: float
+    bias_learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    samples: int
+    sampling_steps: int
+    log_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
 class Params:
     """The whole of params.yaml."""
 
@@ -245,6 +274,7 @@ class Params:
     compress: Compress
     evaluate: Evaluate
     register: Register
+    diffusion: Diffusion
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -25,7 +25,7 @@ from pipelines.paths import (
     TRAINED,
     VALIDATION_PLOT,
 )
-from pipelines.registry import Registration, register_model
+from pipelines.registry import Registration, register_model, signature
 from pipelines.schema import parquet_files
 from pipelines.stage import run
 from pipelines.tracking import git_commit
@@ -74,6 +74,9 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
         example=input_example(params),
         description=description(scores),
         tags=tags(scores, hashes),
+        model=params.register.model,
+        signature=signature(),
+        again="`dvc repro register`",
     )
     return register_model(registration)
 
