@@ -7,11 +7,12 @@ build/diffusion, so an interrupted call goes on where it was. The table goes int
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
+from benchmarks.modulation import report, turns
 from ipt.denoising import denoising_step, draw_timesteps, interval_errors, sample_images
-from ipt.diffusion import modulate_denoiser, noise_intervals, schedule_of
+from ipt.diffusion import modulate_denoiser
+from ipt.noise_levels import noise_intervals, schedule_of
 from ipt.sensitivity import choose_layers, sensitivity
 from ipt.training import TrainingSettings, TrainingState
 from ipt.wasserstein import sliced_wasserstein
@@ -224,6 +227,34 @@ def spread(values: np.ndarray) -> str:
     return f"{values.mean():.4f}" + (f" ± {np.ptp(values) / 2:.4f}" if len(values) > 1 else "")
 
 
+def times(count: int, layers: list[str]) -> None:
+    """Print what biases, on all layers or on `layers`, cost in a training and in a sampling step beside none."""
+    plain = backbone(0)
+    modulated, sensitive = (
+        modulate_denoiser(copy.deepcopy(plain), schedule(), INTERVALS, ALL_RANK, names) for names in (["*"], layers)
+    )
+    clean = torch.rand(BATCH, 3, SIDE, SIDE)
+    even = draw_timesteps(modulated.interval_of_timestep, BATCH, torch.Generator().manual_seed(0))
+    uniform = torch.randint(1000, (BATCH,), generator=torch.Generator().manual_seed(0))
+
+    def training(network: nn.Module, timesteps: Tensor) -> Callable[[], object]:
+        state, noise = TrainingState(Unconditional(network).train(), settings(1000, 0.0)), torch.randn_like(clean)
+        return lambda: denoising_step(state, state.model, schedule(), clean, timesteps, noise)
+
+    def sampling(network: nn.Module) -> Callable[[], object]:
+        network = Unconditional(copy.deepcopy(network)).eval()
+        return torch.no_grad()(lambda: network(clean, torch.tensor(500)))
+
+    calls = {
+        "plain": training(plain, even),
+        "all layers": training(modulated, even),
+        "all layers, unsorted timesteps": training(modulated, uniform),
+        "sensitive layers": training(sensitive, even),
+    }
+    report(f"training step, {BATCH} crops, rank {ALL_RANK}", turns(calls, count))
+    report("sampling step", turns({"plain": sampling(plain), "merged, all layers": sampling(modulated)}, count))
+
+
 def write_report(written: str) -> None:
     """Put the table between the marks of docs/diffusion.md."""
     before, rest = REPORT.read_text().split(BEGIN)
@@ -236,12 +267,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--turns", type=int, default=30, help="to measure the time of a step in")
     given = parser.parse_args()
     torch.set_num_threads(1)
     results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in ROWS]
-    written = table(results, json.loads((RESULTS / f"layers-{given.steps}steps.json").read_text()))
+    chosen = json.loads((RESULTS / f"layers-{given.steps}steps.json").read_text())
+    written = table(results, chosen)
     write_report(written)
     print(written)
+    times(given.turns, chosen["layers"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ipt.diffusion import prediction_type, schedule_of
+from ipt.noise_levels import prediction_type, schedule_of
 from ipt.training import TrainingState, learning_rate_factor
 
 

@@ -1,7 +1,5 @@
-"""Task biases on a diffusion denoiser: its tasks are intervals of noise level.
+"""Task biases on a diffusion denoiser: its tasks are intervals of noise level (`ipt/noise_levels.py`).
 
-Timestep t has the log signal-to-noise ratio L(t) = log(abar_t / (1 - abar_t)), abar_t as in the scheduler's
-`alphas_cumprod` (Ho et al. 2020). The range of L is cut into K intervals of equal length; interval 0 is the cleanest.
 Works on any denoiser called as (sample, timestep, ...), and with any scheduler that has `alphas_cumprod`; those of
 diffusers do, and nothing here imports diffusers.
 """
@@ -22,37 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ipt.modulation import merge, modulate, modulated_layers, selected
+from ipt.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
 from ipt.state import misfits
 
 CONFIG, WEIGHTS = "noise_levels.json", "noise_levels.safetensors"
-SCHEDULE = "alphas_cumprod"
-
-
-def log_snr(alphas_cumprod: Tensor) -> Tensor:
-    """log(abar / (1 - abar)) of each timestep, in double precision."""
-    return torch.logit(alphas_cumprod.double())
-
-
-def noise_intervals(alphas_cumprod: Tensor, count: int) -> Tensor:
-    """The interval of each timestep, (T,) integers from 0 (cleanest) to count - 1: equal lengths of log-SNR.
-
-    Timesteps without any signal or noise (infinite log-SNR) belong to the interval at their end. Raises ValueError
-    for fewer than 1 interval, more than timesteps, or an interval into which no timestep falls.
-    """
-    steps = len(alphas_cumprod)
-    if not 1 <= count <= steps:
-        raise ValueError(f"noise levels: expected 1 to {steps} intervals, one a timestep at most, got {count}")
-    levels = log_snr(alphas_cumprod)
-    finite = levels[levels.isfinite()]
-    if not len(finite):
-        raise ValueError("noise levels: expected a schedule with signal and noise, got none of its timesteps with both")
-    edges = torch.linspace(-float(finite.max()), -float(finite.min()), count + 1, dtype=torch.float64)[1:-1]
-    index = torch.bucketize(-levels, edges, right=True)
-    if empty := sorted(set(range(count)) - set(index.tolist())):
-        raise ValueError(
-            f"noise levels: none of {steps} timesteps is in interval {empty[0]} of {count}; ask for fewer intervals"
-        )
-    return index
 
 
 class IntervalDenoiser(nn.Module):
@@ -76,10 +47,11 @@ class IntervalDenoiser(nn.Module):
         self.prediction_type = prediction_type(scheduler)
         schedule = schedule_of(scheduler)
         self.register_buffer("interval_of_timestep", noise_intervals(schedule, intervals), persistent=False)
-        # Kept apart from the buffers: half precision would change it.
-        self._schedule = schedule
+        self._schedule = schedule  # no buffer: half precision would change it
         self._merged: dict[int, nn.Module] = {}
         self._merged_from: list[tuple[int, int]] = []
+        self._tables: list[dict[str, nn.Parameter | None]] = []
+        self._held: list[Tensor] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the denoiser is called with, and what it gives.
@@ -122,13 +94,20 @@ class IntervalDenoiser(nn.Module):
         """The plain denoiser of one interval: W_t in its weights. Kept and shared: not to be changed."""
         if not 0 <= interval < self.intervals:
             raise ValueError(f"interval: expected 0 to {self.intervals - 1}, got {interval}")
-        weights = [(tensor.data_ptr(), tensor._version) for tensor in self.denoiser.parameters()]
-        if weights != self._merged_from:
-            self._merged, self._merged_from = {}, weights
+        if not self._merged or self._merged_from != self._weights():
+            # Looked up in the modules' own tables: to walk the network at every call takes longer than all else here.
+            self._tables = [module._parameters for module in self.denoiser.modules()]
+            self._merged, self._merged_from = {}, self._weights()
+            # Held, so that no other weight comes to lie where one of these lay.
+            self._held = [weight.detach() for weight in self.denoiser.parameters()]
         if interval not in self._merged:
             with torch.inference_mode(False), torch.no_grad():
                 self._merged[interval] = merge(self.denoiser, interval).eval().requires_grad_(False)
         return self._merged[interval]
+
+    def _weights(self) -> list[tuple[int, int]]:
+        """Where each weight lies and how often it was written."""
+        return [(w.data_ptr(), w._version) for table in self._tables for w in table.values() if w is not None]
 
     def backbone(self) -> nn.Module:
         """A plain copy of the denoiser without biases."""
@@ -136,11 +115,11 @@ class IntervalDenoiser(nn.Module):
 
     def check_scheduler(self, scheduler: Any) -> None:
         """Raise ValueError for a scheduler of another prediction type or schedule than the biases were trained for."""
-        _check_scheduler(scheduler, self.prediction_type, self._schedule)
+        check_scheduler(scheduler, self.prediction_type, self._schedule)
 
     def train(self, mode: bool = True) -> IntervalDenoiser:
         """Training mode or eval mode; merged denoisers are dropped."""
-        self._merged, self._merged_from = {}, []
+        self._merged, self._held = {}, []
         return super().train(mode)
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -166,22 +145,6 @@ def modulate_denoiser(
     wrapped = IntervalDenoiser(denoiser, scheduler, intervals)
     modulate(denoiser, intervals, rank, layers)
     return wrapped
-
-
-def schedule_of(scheduler: Any) -> Tensor:
-    """`alphas_cumprod` of a scheduler, (T,) in double precision; a ValueError for one without."""
-    schedule = getattr(scheduler, SCHEDULE, None)
-    if schedule is None:
-        raise ValueError(f"scheduler: expected one with {SCHEDULE} such as DDPM's, got {type(scheduler).__name__}")
-    return schedule.detach().cpu().double()
-
-
-def prediction_type(scheduler: Any) -> str:
-    """What the denoiser of a scheduler predicts: epsilon, v_prediction or sample; a ValueError for another."""
-    kind = getattr(scheduler.config, "prediction_type", None)
-    if kind not in ("epsilon", "v_prediction", "sample"):
-        raise ValueError(f"scheduler: expected prediction type epsilon, v_prediction or sample, got {kind!r}")
-    return kind
 
 
 def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
@@ -217,7 +180,7 @@ def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> In
         raise ValueError(
             f"{folder}: expected an adapter, {CONFIG} and {WEIGHTS} as `save_adapter` writes them: {error!r}"
         ) from error
-    _check_scheduler(scheduler, kind, schedule)
+    check_scheduler(scheduler, kind, schedule)
     if fingerprint(backbone) != trained_with:
         raise ValueError(
             f"{folder}: the adapter was trained with another backbone; load the one that lies beside it, in the "
@@ -257,14 +220,3 @@ def _factors(denoiser: IntervalDenoiser) -> dict[str, nn.Parameter]:
     return {
         f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("task_up", "task_down")
     }
-
-
-def _check_scheduler(scheduler: Any, kind: str, schedule: Tensor) -> None:
-    if (other := prediction_type(scheduler)) != kind:
-        raise ValueError(f"scheduler: expected prediction type {kind}, for which the biases were trained, got {other}")
-    given = schedule_of(scheduler)
-    if given.shape != schedule.shape or not torch.allclose(given, schedule, atol=1e-6):
-        raise ValueError(
-            f"scheduler: expected the {len(schedule)} noise levels that the biases were trained for, got {len(given)} "
-            "others; make it with `from_config` of the trained one's config"
-        )

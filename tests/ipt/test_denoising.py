@@ -14,8 +14,9 @@ from ipt.denoising import (
     min_snr_weights,
     sample_images,
 )
-from ipt.diffusion import modulate_denoiser, noise_intervals
+from ipt.diffusion import modulate_denoiser
 from ipt.modulation import modulated_layers
+from ipt.noise_levels import noise_intervals
 from ipt.training import TrainingSettings, TrainingState
 
 KINDS = ("epsilon", "v_prediction", "sample")

@@ -22,12 +22,11 @@ from ipt.diffusion import (
     IntervalDenoiser,
     export_merged,
     load_denoiser,
-    log_snr,
     modulate_denoiser,
-    noise_intervals,
     save_adapter,
 )
 from ipt.modulation import modulated_layers, task_parameters
+from ipt.noise_levels import log_snr, noise_intervals
 
 INTERVALS = 4
 close = {"atol": 1e-4, "rtol": 1e-4}
@@ -160,6 +159,24 @@ def test_a_changed_weight_is_merged_anew(case):
         after = denoiser(x, t, **conditions(1)).sample
     assert (before - after).abs().max() > 1e-3
     torch.testing.assert_close(denoiser(x, t, **conditions(1)).sample, after, **close)
+    changed = {name: value * 1.1 for name, value in denoiser.state_dict().items()}
+    denoiser.load_state_dict(changed, assign=True)  # new parameters in the place of the old
+    with torch.no_grad():
+        merged = denoiser(x, t, **conditions(1)).sample
+    assert (merged - after).abs().max() > 1e-3
+    torch.testing.assert_close(denoiser(x, t, **conditions(1)).sample, merged, **close)
+
+
+def test_a_copy_merges_weights_of_its_own(case):
+    _, denoiser, conditions = case
+    x, t = torch.randn(1, 3, 16, 16), torch.tensor([900])
+    with torch.no_grad():
+        before = denoiser(x, t, **conditions(1)).sample
+        copied = copy.deepcopy(denoiser)
+        for factor in task_parameters(copied):
+            factor.mul_(2)
+        assert (copied(x, t, **conditions(1)).sample - before).abs().max() > 1e-3
+        assert torch.equal(denoiser(x, t, **conditions(1)).sample, before)
 
 
 def test_merged_denoisers_are_no_part_of_the_state(case):
