@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro test test-slow lint ui promote bench-modulation bench-backbones ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -12,6 +12,9 @@ setup: $(INSTALLED)  ## install into .venv
 
 repro: $(INSTALLED)  ## rebuild whatever is out of date: data, model, scores, registry
 	@$(BIN)/python -m pipelines.repro
+
+diffusion: $(INSTALLED)  ## optional: a diffusion denoiser with biases by noise level (docs/diffusion.md)
+	@$(BIN)/python -m pipelines.repro pipelines/optional/dvc.yaml
 
 test: $(INSTALLED)  ## fast tests
 	$(BIN)/python -m pytest
@@ -37,6 +40,9 @@ ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/met
 
 bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
 	$(BIN)/python -m benchmarks.backbones
+
+bench-diffusion: $(INSTALLED)  ## biases by noise level beside a plain diffusion denoiser, into docs/diffusion.md (half an hour; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.diffusion
 
 bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
 	$(BIN)/python -m benchmarks.restoring

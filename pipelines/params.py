@@ -23,6 +23,8 @@ ABOVE_ZERO = {
     "validate_tiles checkpoint_every",
     "evaluate": "tiles",
     "promote": "megabytes seconds_per_megapixel",
+    "diffusion": "crop intervals rank steps batch learning_rate bias_learning_rate clip_norm samples sampling_steps "
+    "log_every checkpoint_every",
 }
 BETWEEN = {
     "prepare": {
@@ -59,6 +61,7 @@ BETWEEN = {
         "seen": (0, 1),
         "clean": (0, 1),
     },
+    "diffusion": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
 }
 PREVIOUS = "previous"  # the alias of the version that was champion before
 
@@ -273,6 +276,32 @@ class Promote:
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    """The optional diffusion denoiser, with biases by interval of noise level."""
+
+    model: str
+    crop: int
+    channels: tuple[int, ...]
+    intervals: int
+    rank: int
+    layers: tuple[str, ...]
+    prediction: Literal["epsilon", "v_prediction"]
+    min_snr: float | Literal["none"]
+    steps: int
+    batch: int
+    learning_rate: float
+    bias_learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    samples: int
+    sampling_steps: int
+    log_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
 class Params:
     """The whole of params.yaml."""
 
@@ -291,6 +320,7 @@ class Params:
     evaluate: Evaluate
     register: Register
     promote: Promote
+    diffusion: Diffusion
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -28,7 +28,7 @@ from pipelines.paths import (
     TRAINED,
     VALIDATION_PLOT,
 )
-from pipelines.registry import Registration, register_model
+from pipelines.registry import Registration, register_model, signature
 from pipelines.schema import parquet_files
 from pipelines.scorecard import of_reports
 from pipelines.speed import machine, seconds_per_megapixel
@@ -81,6 +81,9 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
         example=input_example(params),
         card=card(params, scores, compression, hashes),
         tags=tags(scores, hashes),
+        model=params.register.model,
+        signature=signature(),
+        again="`dvc repro register`",
     )
     return register_model(registration)
 

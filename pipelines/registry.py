@@ -33,12 +33,15 @@ class Registration:
     example: Any
     card: str
     tags: dict[str, str]
+    model: str  # the name in the registry
+    signature: mlflow.models.ModelSignature
+    again: str  # the command for when the store is back
 
 
 def register_model(what: Registration) -> dict[str, Any]:
     """Complete the training's run (or make it, where tracking was away) and register the model as a new version."""
     settings = what.params.register
-    with tracking("`dvc repro register`") as client:
+    with tracking(what.again) as client:
         experiment = experiment_id(client, settings.experiment)
         with mlflow.start_run(
             run_id=_run_to_complete(client, what),
@@ -62,16 +65,16 @@ def register_model(what: Registration) -> dict[str, Any]:
                 python_model=str(what.code),
                 artifacts={"checkpoint": str(what.checkpoint)},
                 code_paths=[str(Path("ipt").resolve())],
-                signature=signature(),
+                signature=what.signature,
                 input_example=what.example,
                 pip_requirements=what.requirements,
             )
         with contextlib.redirect_stderr(io.StringIO()):  # it narrates there; what goes wrong is an exception
-            version = mlflow.register_model(logged.model_uri, settings.model, tags=what.tags)
-        client.update_model_version(settings.model, version.version, as_description(what.card))
-        client.set_registered_model_alias(settings.model, settings.alias, version.version)
+            version = mlflow.register_model(logged.model_uri, what.model, tags=what.tags)
+        client.update_model_version(what.model, version.version, as_description(what.card))
+        client.set_registered_model_alias(what.model, settings.alias, version.version)
     return {
-        "model": settings.model,
+        "model": what.model,
         "version": int(version.version),
         "alias": settings.alias,
         "run": run_id,
@@ -127,6 +130,22 @@ def signature() -> mlflow.models.ModelSignature:
                 column("binary", "image", required=False),
                 column("string", "task", required=False),
                 column("string", "probabilities", required=False),
+                column("string", "error", required=False),
+            ]
+        ),
+    )
+
+
+def sampler_signature() -> mlflow.models.ModelSignature:
+    """How many images, seed and steps in; for each image the row that asked for it, and the PNG or an error."""
+    schema = mlflow.types.Schema
+    column = mlflow.types.ColSpec
+    return mlflow.models.ModelSignature(
+        inputs=schema([column("long", name) for name in ("n", "seed", "steps")]),
+        outputs=schema(
+            [
+                column("long", "row"),
+                column("binary", "image", required=False),
                 column("string", "error", required=False),
             ]
         ),

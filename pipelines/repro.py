@@ -37,7 +37,7 @@ def _repro(arguments: list[str]) -> int:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path}
     dvc = [sys.executable, "-m", "dvc"]
-    outdated = subprocess.call([*dvc, "status", "--quiet"], env=environment, stdout=subprocess.DEVNULL)
+    outdated = subprocess.call([*dvc, "status", "--quiet", "dvc.yaml"], env=environment, stdout=subprocess.DEVNULL)
     if not outdated or "RAY_ADDRESS" in environment:
         return subprocess.call([*dvc, "repro", *arguments], env=environment)
     from pipelines.cluster import connected  # only now: it takes seconds to import

@@ -24,12 +24,13 @@ from pipelines.choice import Choice, model_config, read_choice, training_setting
 from pipelines.cluster import connected, cpus_per_worker
 from pipelines.files import replace_file, replace_folder, write_json
 from pipelines.ingest import SEGMENT, Mix, group_dataset, open_mix
-from pipelines.params import Params, Ray, load_params
+from pipelines.params import Params, load_params
 from pipelines.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.progress import History, Progress
 from pipelines.stage import run
 from pipelines.tracking import LiveRun
 from pipelines.train_worker import train_worker
+from pipelines.workers import position, resources
 
 SUMMARY = METRICS / "train.json"
 
@@ -90,27 +91,12 @@ def worker_config(params: Params, model: ModelConfig, mix: Mix, shards: Path, ru
     }
 
 
-def resources(settings: Ray) -> ray.train.ScalingConfig:
-    """What each worker gets; `auto` is one GPU each on a cluster that has any."""
-    gpus = settings.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    per_worker = {"CPU": cpus_per_worker(settings)} | ({"GPU": gpus} if gpus else {})
-    return ray.train.ScalingConfig(num_workers=settings.workers, use_gpu=gpus > 0, resources_per_worker=per_worker)
-
-
 def remaining_groups(params: Params, mix: Mix, run: Path) -> ray.data.Dataset:
     """The groups from the run's last checkpoint (or the start) to its last step."""
     step = position(run)
     per_step, steps = params.train.groups_per_step, params.train.steps
     # A run that ended just before its model was written still needs a stream to open.
     return group_dataset(mix, min(step, steps - 1) * per_step, steps * per_step, SEGMENT)
-
-
-def position(run: Path) -> int:
-    """The step of a run's last checkpoint, 0 where it has none."""
-    path = run / "position.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
 
 
 def finished_model(config: ModelConfig, checkpoint: Path) -> InstructIPT:

@@ -1,4 +1,5 @@
-"""dvc.yaml: all code that a stage uses is among its deps, all params exist and are somebody's."""
+"""dvc.yaml, and that of the optional stages: all code that a stage uses is among its deps, all params exist and are
+somebody's."""
 
 import ast
 import shlex
@@ -15,7 +16,9 @@ def read_yaml(name: str) -> dict:
     return YAML(typ="safe", pure=True).load((ROOT / name).read_text())
 
 
-STAGES = read_yaml("dvc.yaml")["stages"]
+DEFAULT, OPTIONAL = read_yaml("dvc.yaml")["stages"], read_yaml("pipelines/optional/dvc.yaml")["stages"]
+STAGES = DEFAULT | OPTIONAL
+REGISTERED = {"register": "pipelines.pyfunc", "diffusion": "pipelines.diffusion_pyfunc"}  # as files, with their imports
 PARAMS = read_yaml("params.yaml")
 
 
@@ -90,8 +93,8 @@ def test_imports_are_followed():
 def test_all_code_of_a_stage_is_among_its_deps(stage):
     files = code_of(entry(stage))
     assert len(files) > 5
-    if stage == "register":
-        files |= code_of("pipelines.pyfunc")  # registered as a file, with what it imports
+    if stage in REGISTERED:
+        files |= code_of(REGISTERED[stage])
     deps = body(stage)["deps"]
     missing = {name for name in files if not any(name == dep or name.startswith(f"{dep.rstrip('/')}/") for dep in deps)}
     assert not missing, f"{stage}: add to its deps in dvc.yaml:\n" + "\n".join(as_deps(missing))
@@ -100,7 +103,7 @@ def test_all_code_of_a_stage_is_among_its_deps(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_deps_exist_and_are_used(stage):
     code = [dep for dep in body(stage)["deps"] if dep.split("/")[0] in PACKAGES and dep != "pipelines/sentences"]
-    used = code_of(entry(stage)) | (code_of("pipelines.pyfunc") if stage == "register" else set())
+    used = code_of(entry(stage)) | (code_of(REGISTERED[stage]) if stage in REGISTERED else set())
     for dep in code:
         assert (ROOT / dep).exists()
         assert any(name == dep or name.startswith(f"{dep}/") for name in used), f"{stage} does not use {dep}"
@@ -136,7 +139,7 @@ def test_stage_file_and_block_share_a_name(stage):
 
 
 def test_the_flow_is_the_designs():
-    assert list(STAGES) == [
+    assert list(DEFAULT) == [
         "prepare",
         "synthesize",
         "understand",
@@ -146,3 +149,10 @@ def test_the_flow_is_the_designs():
         "evaluate",
         "register",
     ]
+
+
+def test_optional_stages_stand_at_the_top_of_the_repository_and_no_other_needs_them():
+    assert list(OPTIONAL) == ["diffusion"]
+    assert all(stage["wdir"] == ".." for stage in OPTIONAL.values())
+    outs = {next(iter(out)) if isinstance(out, dict) else out for s in OPTIONAL.values() for out in s["outs"]}
+    assert not outs & {dep for stage in DEFAULT for dep in body(stage)["deps"]}

@@ -310,3 +310,47 @@ def test_two_callers_at_once(project: Project) -> None:
         refused = project.call(sys.executable, "-m", "pipelines.repro", check=False)
     assert refused.returncode == 1
     assert "another one is at work here" in refused.stderr
+
+
+def toy_diffusion(tree) -> None:
+    """Params that run in seconds."""
+    tree["prepare"].update(
+        sources=[{"builtin": {"scales": [0.25]}}, {"dead_leaves": {"images": 4, "size": 128}}], tile=64, stride=64
+    )
+    tree["ingest"].update(crop=32)
+    tree["diffusion"].update(
+        crop=16, channels=[8, 16], steps=8, batch=16, samples=16, sampling_steps=4, log_every=2, checkpoint_every=2,
+        warmup_steps=2,
+    )  # fmt: skip
+    tree["ray"].update(workers=2, cpus_per_worker=1)
+
+
+def test_the_optional_stage_runs_when_asked_and_goes_on_after_a_failed_registration(tmp_path):
+    project = Project(tmp_path)
+    project.edit(toy_diffusion)
+    assert "diffusion" not in project.call("dvc", "metrics", "show", "--json", check=False).stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.repro", "pipelines/optional/dvc.yaml"],
+        cwd=project.folder, env=project.environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "When it is back: `make diffusion`" in done.stderr
+    output = project.repro("pipelines/optional/dvc.yaml")
+    assert "continues from step 8 of 8" in output
+    assert not list((project.folder / "runs").iterdir())
+    assert "step 2/8" not in output
+    for name in ("models/diffusion/unet/noise_levels.json", "plots/diffusion/samples.png", "metrics/diffusion.json"):
+        assert (project.folder / name).is_file(), name
+    assert "didn't change" in project.repro("pipelines/optional/dvc.yaml")
+    script = """
+import json, mlflow, pandas as pd
+from pipelines.tracking import tracking_uri
+mlflow.set_tracking_uri(tracking_uri())
+model = mlflow.pyfunc.load_model("models:/instruct-ipt-diffusion@candidate")
+table = model.predict(pd.DataFrame({"n": [3], "seed": [1], "steps": [3]}))
+client = mlflow.MlflowClient()
+run = client.get_run(client.get_model_version_by_alias("instruct-ipt-diffusion", "candidate").run_id)
+print(json.dumps([len(table), [m.step for m in client.get_metric_history(run.info.run_id, "loss/interval-0")]]))
+"""
+    assert json.loads(project.call(sys.executable, "-c", script).stdout.splitlines()[-1]) == [3, [2, 4, 6, 8]]

@@ -1,0 +1,177 @@
+"""Optional stage: clean tiles to a diffusion denoiser with biases by noise level, trained, measured and registered.
+
+Not part of `make repro`: it has a dvc.yaml of its own (`make diffusion`, docs/diffusion.md). A run keeps its
+checkpoints in `ray.storage` until the model is registered: the same command after a failure goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+from torch import Tensor
+
+from ipt.checkpoint import load_weights
+from ipt.denoising import interval_errors, sample_images
+from ipt.diffusion import IntervalDenoiser
+from ipt.wasserstein import sliced_wasserstein
+from pipelines.clean_crops import crop_dataset, cut_crops
+from pipelines.cluster import connected, cpus_per_worker
+from pipelines.denoisers import new_denoiser, new_sampler, new_scheduler, save_pipeline
+from pipelines.diffusion_worker import diffusion_worker
+from pipelines.files import replace_folder, write_json
+from pipelines.params import Diffusion, Params, load_params
+from pipelines.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
+from pipelines.progress import History, Progress
+from pipelines.registry import Registration, register_model, sampler_signature
+from pipelines.schema import encode_image
+from pipelines.stage import run
+from pipelines.tracking import LiveRun, git_commit
+from pipelines.workers import position, resources
+
+SUMMARY = METRICS / "diffusion.json"
+SHOWN, ACROSS = 64, 8  # images of a grid
+REQUIREMENTS = ("diffusers", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "torch")
+
+
+def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDenoiser, str | None]:
+    """Train on the tiles in the file `clean`: history, averaged denoiser, and the MLflow run."""
+    settings, storage = params.diffusion, Path(params.ray.storage).resolve()
+    if settings.batch % (max(params.ray.workers, 1) * settings.intervals):
+        raise ValueError(
+            f"params.yaml.diffusion.batch: expected a multiple of ray.workers x diffusion.intervals = "
+            f"{max(params.ray.workers, 1)} x {settings.intervals}, got {settings.batch}"
+        )
+    if step := position(storage / name):
+        print(f"diffusion: {name} continues from step {step} of {settings.steps}", flush=True)
+    config = {
+        "diffusion": dataclasses.asdict(settings),
+        "seed": params.seed,
+        "threads": cpus_per_worker(params.ray),
+        "run": str(storage / name),
+    }
+    with LiveRun(params, name) as live, Progress(settings.steps, live.log) as progress:
+        result = TorchTrainer(
+            diffusion_worker,
+            train_loop_config=config | {"progress": progress.queue},
+            scaling_config=resources(params.ray),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=ray.train.FailureConfig(max_failures=params.ray.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+            # Called at each start of the workers: after a failure the stream begins where training goes on.
+            datasets={"train": lambda: remaining_crops(params, clean, storage / name)},
+        ).fit()
+    with result.checkpoint.as_directory() as folder:
+        denoiser = new_denoiser(settings)
+        load_weights(denoiser, Path(folder) / "ema.safetensors")
+        return History.read(Path(folder)), denoiser.eval(), live.run_id
+
+
+def remaining_crops(params: Params, clean: Path, run: Path) -> ray.data.Dataset:
+    """The crops from the run's last checkpoint (or the start) to its last step."""
+    settings = params.diffusion
+    first = min(position(run), settings.steps - 1)  # a run that has ended still needs a stream to open
+    return crop_dataset(clean, settings.crop, params.seed, first * settings.batch, settings.steps * settings.batch)
+
+
+def run_name(params: Params, clean: Path) -> str:
+    """A name that is the same for the same params and data: `diffusion-` and a hash."""
+    digest = hashlib.sha256(json.dumps([params.seed, dataclasses.asdict(params.diffusion)]).encode())
+    with clean.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"diffusion-{digest.hexdigest()[:12]}"
+
+
+def held_out_crops(settings: Diffusion, seed: int, count: int, clean: Path) -> Tensor:
+    """Crops of held-out tiles, (count, 3, side, side) in [0, 1]."""
+    levels = np.stack(cut_crops(clean, settings.crop, seed, range(count)))
+    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 255
+
+
+def measure(denoiser: IntervalDenoiser, params: Params, clean: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Errors on held-out crops by interval, distance of samples to them with its noise floor; and the pictures."""
+    settings, scheduler = params.diffusion, new_scheduler(params.diffusion)
+    real = held_out_crops(settings, params.seed, 2 * settings.samples, clean)
+    samples = sample_images(
+        denoiser, new_sampler(settings), settings.samples, settings.crop, params.seed,
+        settings.sampling_steps,
+    )  # fmt: skip
+    first, second = real.split(settings.samples)
+    plain = denoiser.backbone().eval()
+    table = denoiser.interval_of_timestep
+    return {
+        "error": interval_errors(denoiser, scheduler, table, real, params.seed),
+        "error_without_biases": interval_errors(plain, scheduler, table, real, params.seed),
+        "distance": sliced_wasserstein(samples, first),
+        "distance_real": sliced_wasserstein(second, first),
+    }, {"samples": samples, "real": first}
+
+
+def grid(images: Tensor) -> np.ndarray:
+    """The first images side by side, 8 in a row: (H, W, 3) in [0, 1]."""
+    shown = images[: min(SHOWN, len(images) // ACROSS * ACROSS)]
+    rows = shown.unflatten(0, (-1, ACROSS)).permute(0, 3, 1, 4, 2)  # rows, H, across, W, 3
+    return rows.flatten(2, 3).flatten(0, 1).contiguous().numpy()
+
+
+def register(params: Params, name: str, run_id: str | None, history: History, scores: dict) -> dict:
+    """Complete the MLflow run and register the model as a new version; returns where it is."""
+    summary = {
+        f"{kind}/interval-{i}": v for kind in ("error", "error_without_biases") for i, v in enumerate(scores[kind])
+    }
+    return register_model(
+        Registration(
+            run_name=name,
+            run_id=run_id,
+            params=params,
+            rows=history.steps,
+            summary=summary | {kind: scores[kind] for kind in ("distance", "distance_real")},
+            reports=[SUMMARY, SAMPLES],
+            checkpoint=DIFFUSION,
+            code=Path(__file__).with_name("diffusion_pyfunc.py"),
+            requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+            example=pd.DataFrame({"n": [2], "seed": [0], "steps": [4]}),
+            card=f"Draws pictures of {params.diffusion.crop} x {params.diffusion.crop} pixels: n, seed, steps.",
+            tags={"git_commit": git_commit(), "prediction_type": params.diffusion.prediction},
+            model=params.diffusion.model,
+            signature=sampler_signature(),
+            again="`make diffusion`",
+        )
+    )
+
+
+def main() -> None:
+    """Train, measure, draw and register."""
+    started = time.perf_counter()
+    params, clean = load_params(), CLEAN / "train.parquet"
+    torch.set_num_threads(cpus_per_worker(params.ray))
+    with connected():
+        name = run_name(params, clean)
+        history, denoiser, run_id = train(params, clean, name)
+    with replace_folder(DIFFUSION) as folder:
+        save_pipeline(denoiser, params.diffusion, folder)
+    scores, pictures = measure(denoiser, params, CLEAN / "val.parquet")
+    write_json(SUMMARY, scores | {"seconds": round(time.perf_counter() - started, 1)})
+    with replace_folder(SAMPLES) as folder:
+        for title, images in pictures.items():
+            (folder / f"{title}.png").write_bytes(encode_image(grid(images)))
+    result = register(params, name, run_id, history, scores)
+    shutil.rmtree(Path(params.ray.storage).resolve() / name)  # all is kept elsewhere: a forced rerun starts anew
+    print(f"diffusion: {result['model']} version {result['version']}, samples in {SAMPLES}, scores in {SUMMARY}")
+
+
+if __name__ == "__main__":
+    run(main)
