@@ -153,6 +153,6 @@ def test_the_flow_is_the_designs():
 
 def test_optional_stages_stand_at_the_top_of_the_repository_and_no_other_needs_them():
     assert list(OPTIONAL) == ["diffusion"]
-    assert all(stage["wdir"] == ".." for stage in OPTIONAL.values())
+    assert all(stage["wdir"] == "../.." for stage in OPTIONAL.values())
     outs = {next(iter(out)) if isinstance(out, dict) else out for s in OPTIONAL.values() for out in s["outs"]}
     assert not outs & {dep for stage in DEFAULT for dep in body(stage)["deps"]}
