@@ -4,17 +4,22 @@ Damage here is ten grey levels of darkness, for every task, so a model with the 
 """
 
 import dataclasses
+import io
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ipt import load_model, save_model
+from ipt import load_model, restore_image, save_model
 from ipt.model import InstructIPT
 from ipt.modulation import modulated_layers
+from ipt.photos import read_photo
 from pipelines import promote as command
 from pipelines.card import MEASURED
 from pipelines.gate import LACKS
@@ -386,3 +391,53 @@ def test_the_exit_status_and_message_of_a_refusal(params, registry, monkeypatch,
         run(main)
     assert failed.value.code == 1
     assert "error: instruct-ipt: expected one of the versions 1; got 7" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_service_follows_what_is_promoted_and_rolled_back_and_fails_nobody(params, registry, store, serving, capsys):
+    levels = np.random.default_rng(5).integers(50, 200, (40, 40, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    answers, stop = [], threading.Event()
+
+    def pixels_of(number: int) -> np.ndarray:
+        return restore_image(load_model(fetch_checkpoint(f"models:/{NAME}/{number}")), levels, task="derain")
+
+    def wait_for(number: int) -> None:
+        """Until an answer came from that version."""
+        until, seen = time.monotonic() + 60, len(answers)
+        while not any(headers["x-model"].endswith(f"/{number}") for _, headers, _ in answers[seen:]):
+            assert time.monotonic() < until, f"version {number} never came"
+            time.sleep(0.1)
+
+    first = registry(6.0)
+    assert promote(params, None, dry_run=False)
+    with serving(store, model=f"models:/{NAME}@{CHAMPION}", watch=0.5) as service:
+
+        def client() -> None:
+            while not stop.is_set():
+                answers.append(service.restore(buffer.getvalue(), task="derain"))
+
+        thread = threading.Thread(target=client)
+        thread.start()
+        try:
+            wait_for(first)
+            registry(8.0, worse="derain")
+            capsys.readouterr()
+            assert not promote(params, None, dry_run=False)
+            assert "psnr/derain" in capsys.readouterr().err
+            better = registry(9.0)
+            assert promote(params, None, dry_run=False)
+            wait_for(better)
+            roll_back(params, dry_run=False)
+            wait_for(first)
+        finally:
+            stop.set()
+            thread.join()
+    assert {status for status, _, _ in answers} == {200}
+    assert {headers["x-model"].split("/")[-1] for _, headers, _ in answers} == {str(first), str(better)}
+    wanted = {f"models:/{NAME}/{number}": pixels_of(number) for number in (first, better)}
+    assert np.abs(wanted[f"models:/{NAME}/{first}"].astype(int) - wanted[f"models:/{NAME}/{better}"]).max() >= 2
+    for _, headers, content in answers:
+        restored = read_photo(content).levels.astype(int)
+        assert np.abs(restored - wanted[headers["x-model"]]).max() <= 1

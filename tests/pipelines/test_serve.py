@@ -1,16 +1,11 @@
 """The real service, in processes of its own with a real registry: hostile requests, and an alias that moves."""
 
 import base64
-import http.client
 import io
 import json
-import os
-import shutil
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -28,7 +23,6 @@ from pipelines import registry
 from pipelines.tracking import experiment_id, tracking
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 MAX_BODY = 1_000_000
 FORM = "multipart/form-data; boundary=b"
 
@@ -39,35 +33,8 @@ def encoded(seed: int = 0, size: int = 40) -> bytes:
     return buffer.getvalue()
 
 
-class Running:
-    """A service that was started, its models by version, and how to ask it."""
-
-    def __init__(self, folder: Path, models: dict[str, InstructIPT], port: int, process: subprocess.Popen) -> None:
-        self.folder, self.models, self.port, self.process = folder, models, port, process
-
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
-        finally:
-            connection.close()
-
-    def restore(self, image: bytes, **wish: object) -> tuple[int, dict, bytes]:
-        fields = {"image": base64.b64encode(image).decode(), **wish}
-        return self.ask("POST", "/restore", json.dumps(fields).encode(), Content_Type="application/json")
-
-    def assert_well(self) -> None:
-        image = encoded(5)
-        status, headers, content = self.restore(image, task="deblur")
-        assert status == 200, content
-        wanted = restore_image(self.models[headers["x-model"]], read_photo(image).levels, task="deblur")
-        assert np.abs(read_photo(content).levels.astype(int) - wanted).max() <= 1
-
-
 @pytest.fixture(scope="module")
-def running(make_config, fill_parameters, tmp_path_factory):
+def running(make_config, fill_parameters, tmp_path_factory, serving):
     folder = tmp_path_factory.mktemp("service")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
@@ -88,35 +55,26 @@ def running(make_config, fill_parameters, tmp_path_factory):
                 )
             mlflow.register_model(logged.model_uri, "ipt")
         client.set_registered_model_alias("ipt", "champion", "1")
-    shutil.copy(ROOT / "params.yaml", folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {"model": "models:/ipt@champion", "port": port, "max-body": MAX_BODY, "max-pixels": 100_000}
-    options |= {"body-timeout": 1, "watch": 0.5, "threads": 2}
-    command = [sys.executable, "-m", "pipelines.serve"]
-    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    with open(folder / "log.jsonl", "w") as log, open(folder / "messages.txt", "w") as messages:
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment["PYTHONPATH"] = str(ROOT)
-        process = subprocess.Popen(command, stdout=log, stderr=messages, env=environment)
-    service = Running(folder, models, port, process)
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert process.poll() is None, (folder / "messages.txt").read_text()
-        try:
-            if service.ask("GET", "/readyz")[0] == 200:
-                break
-        except OSError:
-            pass
-        time.sleep(0.3)
-    yield service
+    with serving(
+        folder,
+        model="models:/ipt@champion",
+        max_body=MAX_BODY,
+        max_pixels=100_000,
+        body_timeout=1,
+        watch=0.5,
+        threads=2,
+    ) as service:
+        service.models = models
+        yield service
     patch.undo()
-    process.terminate()
-    try:
-        process.wait(60)
-    finally:
-        process.kill()
+
+
+def assert_well(service) -> None:
+    image = encoded(5)
+    status, headers, content = service.restore(image, task="deblur")
+    assert status == 200, content
+    wanted = restore_image(service.models[headers["x-model"]], read_photo(image).levels, task="deblur")
+    assert np.abs(read_photo(content).levels.astype(int) - wanted).max() <= 1
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -191,10 +149,10 @@ def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
         assert len(json.loads(content)["error"]) > 10
         statuses.add(status)
         if number % 50 == 0:
-            running.assert_well()
+            assert_well(running)
     assert statuses == {400, 413, 415, 422}
     assert running.ask("POST", "/restore", bytes(50_000_000), Content_Type=FORM)[0] == 413
-    running.assert_well()
+    assert_well(running)
     assert set(running.folder.rglob("*")) == before
 
 
@@ -203,7 +161,7 @@ def test_slow_senders_are_told_and_others_are_served(running):
     for connection in slow:
         head = f"POST /restore HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 1000\r\n\r\n--b"
         connection.sendall(head.encode())
-    running.assert_well()
+    assert_well(running)
     for connection in slow:
         answer = b""
         while piece := connection.recv(10_000):
@@ -211,7 +169,7 @@ def test_slow_senders_are_told_and_others_are_served(running):
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"not there after 1 seconds" in answer
         connection.close()
-    running.assert_well()
+    assert_well(running)
 
 
 def test_a_moved_alias_changes_the_pixels_and_fails_no_request(running):
@@ -249,7 +207,7 @@ def test_a_moved_alias_changes_the_pixels_and_fails_no_request(running):
 
 
 def test_the_log_is_json_without_pictures(running):
-    running.assert_well()
+    assert_well(running)
     time.sleep(1)
     lines = [json.loads(line) for line in (running.folder / "log.jsonl").read_text().splitlines()]
     assert {"restore", "model"} == {line["event"] for line in lines}
