@@ -135,7 +135,8 @@ def register(model: InstructIPT, folder: Path) -> int:
         Registration(
             run_name=folder.name, run_id=None, params=PARAMS, rows=[{"step": 1, "loss": 0.5}], summary={"a": 1.0},
             reports=[], checkpoint=folder, code=Path(registry.__file__).with_name("pyfunc.py"),
-            requirements=["torch"], example=None, card="# card\n", tags={},
+            requirements=["torch"], example=None, card="# card\n", tags={}, model=PARAMS.register.model,
+            signature=registry.signature(), again="the same",
         )
     )["version"]  # fmt: skip
 
