@@ -41,6 +41,8 @@ def serve_forever(settings: Settings, host: str, port: int) -> None:
     _check_port(host, port)
     load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
     output = sys.stdout
+    # On a busy machine Ray's process that speaks HTTP starts in more than the 5 seconds after which Ray kills it.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     with contextlib.redirect_stdout(sys.stderr), connected():  # what Ray says is no part of the log
         if serve.status().applications:
             raise ValueError("Ray Serve runs on this cluster already, for somebody else; use another cluster")
