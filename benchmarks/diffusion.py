@@ -1,7 +1,8 @@
 """`make bench-diffusion`: do biases by noise level earn their place in a diffusion denoiser?
 
 Equal steps, data and backbone (a small diffusers DiT, 32 x 32 crops of data/clean); each result is kept in
-build/diffusion, so an interrupted call goes on where it was. The table goes into docs/diffusion.md.
+build/diffusion, so an interrupted call goes on where it was. The table goes into docs/diffusion.md, between the marks
+for that number of steps where it has them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pipelines.paths import CLEAN
 from pipelines.schema import decode_levels
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
-BEGIN, END = "<!-- made by `make bench-diffusion` -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- made by `make bench-diffusion`, {steps} steps -->\n", "<!-- end -->\n"
 SIDE, BATCH, INTERVALS, HEADS = 32, 32, 4, 4
 HELD_OUT, SAMPLES, SAMPLING_STEPS = 512, 256, 20
 KEEP = 0.9  # share of the biases' gain that the chosen layers carry
@@ -173,12 +174,17 @@ def sensitive_layers(network: nn.Module, clean: Tensor) -> tuple[list[str], dict
     return choose_layers(scores, KEEP), scores
 
 
+def chosen_layers(steps: int) -> Path:
+    """Where the names of the sensitive layers are kept."""
+    return RESULTS / f"layers-{steps}steps.json"
+
+
 def kept_or_measured(row: str, seed: int, steps: int) -> dict:
     """The row's result in build/diffusion, measured now where it is not there; `all layers` chooses the layers too."""
     path = RESULTS / f"{row.replace(',', '').replace(' ', '-')}-seed{seed}-{steps}steps.json"
     if path.is_file():
         return json.loads(path.read_text())
-    chosen = RESULTS / f"layers-{steps}steps.json"
+    chosen = chosen_layers(steps)
     layers = json.loads(chosen.read_text())["layers"] if chosen.is_file() else []
     result, network = measure(row, seed, steps, layers)
     if row == "all layers" and not layers:
@@ -255,11 +261,13 @@ def times(count: int, layers: list[str]) -> None:
     report("sampling step", turns({"plain": sampling(plain), "merged, all layers": sampling(modulated)}, count))
 
 
-def write_report(written: str) -> None:
-    """Put the table between the marks of docs/diffusion.md."""
-    before, rest = REPORT.read_text().split(BEGIN)
-    with replace_file(REPORT) as temporary:
-        temporary.write_text(before + BEGIN + written + END + rest.split(END)[1])
+def write_report(written: str, steps: int) -> None:
+    """Put the table between the marks for that number of steps in docs/diffusion.md, if there are any."""
+    mark = BEGIN.format(steps=steps)
+    before, found, rest = REPORT.read_text().partition(mark)
+    if found:
+        with replace_file(REPORT) as temporary:
+            temporary.write_text(before + mark + written + END + rest.split(END, 1)[1])
 
 
 def main() -> None:
@@ -267,13 +275,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="plain is needed")
     parser.add_argument("--turns", type=int, default=30, help="to measure the time of a step in")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in ROWS]
-    chosen = json.loads((RESULTS / f"layers-{given.steps}steps.json").read_text())
+    if "plain" not in given.rows or (given.rows[0] != "all layers" and not chosen_layers(given.steps).is_file()):
+        parser.error("--rows: expected plain among them, and first all layers, which chooses the sensitive ones")
+    results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in given.rows]
+    chosen = json.loads(chosen_layers(given.steps).read_text())
     written = table(results, chosen)
-    write_report(written)
+    write_report(written, given.steps)
     print(written)
     times(given.turns, chosen["layers"])
 
