@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.marks import write_between
 from benchmarks.variants import Conditioned, Film, OneEach, Prompt
 from ipt.backbone import Backbone
 from ipt.metrics import psnr
@@ -29,14 +30,14 @@ from ipt.sensitivity import ByTask, fit_all, fit_biases
 from ipt.training import Batch, TrainingState, fit
 from pipelines.analyze import group_batches
 from pipelines.choice import Choice, model_config, read_choice, training_settings
-from pipelines.files import replace_file, write_json
+from pipelines.files import write_json
 from pipelines.ingest import Mix, open_mix
 from pipelines.params import Params, load_params
 from pipelines.paths import SHARDS
 from pipelines.validate import load_pairs
 
 RESULTS, REPORT = Path("build/ablation"), Path("docs/method.md")
-BEGIN, END = "<!-- made by `make ablation` -->\n", "<!-- end -->\n"
+BEGIN = "<!-- made by `make ablation` -->\n"
 ROWS = {
     "shared": "one network, no task input",
     "film": "feature modulation: scale and shift after each block",
@@ -217,10 +218,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.jobs) as pool:
         measured = list(pool.map(measure, *zip(*jobs, strict=True)))
     written = table(all_kept(measured[0]["given"]))
-    text = REPORT.read_text()
-    before, rest = text.split(BEGIN)
-    with replace_file(REPORT) as temporary:
-        temporary.write_text(before + BEGIN + written + END + rest.split(END)[1])
+    write_between(REPORT, BEGIN, written)
     print(written)
 
 

@@ -2,7 +2,7 @@
 
 Equal steps, data and backbone (a small diffusers DiT, 32 x 32 crops of data/clean); each result is kept in
 build/diffusion, so an interrupted call goes on where it was. The table goes into docs/diffusion.md, between the marks
-for that number of steps where it has them.
+for that number of steps.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
+from benchmarks.marks import write_between
 from benchmarks.modulation import report, turns
 from ipt.denoising import denoising_step, draw_timesteps, interval_errors, sample_images
 from ipt.diffusion import modulate_denoiser
@@ -29,12 +30,12 @@ from ipt.noise_levels import noise_intervals, schedule_of
 from ipt.sensitivity import choose_layers, sensitivity
 from ipt.training import TrainingSettings, TrainingState
 from ipt.wasserstein import sliced_wasserstein
-from pipelines.files import replace_file, write_json
+from pipelines.files import write_json
 from pipelines.paths import CLEAN
 from pipelines.schema import decode_levels
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
-BEGIN, END = "<!-- made by `make bench-diffusion`, {steps} steps -->\n", "<!-- end -->\n"
+BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"
 SIDE, BATCH, INTERVALS, HEADS = 32, 32, 4, 4
 HELD_OUT, SAMPLES, SAMPLING_STEPS = 512, 256, 20
 KEEP = 0.9  # share of the biases' gain that the chosen layers carry
@@ -48,6 +49,7 @@ ROWS = {
     "wider": "plain, with at least as many parameters as rank 8",
     "wider, half rate": "at half the learning rate",
 }
+NEEDED = ("all layers", "plain")  # what chooses the sensitive layers, and what all are compared with
 NETWORK = {
     "attention_head_dim": 16, "num_layers": 4, "patch_size": 4, "in_channels": 3, "sample_size": SIDE,
     "num_embeds_ada_norm": 1, "norm_num_groups": 1,
@@ -261,32 +263,24 @@ def times(count: int, layers: list[str]) -> None:
     report("sampling step", turns({"plain": sampling(plain), "merged, all layers": sampling(modulated)}, count))
 
 
-def write_report(written: str, steps: int) -> None:
-    """Put the table between the marks for that number of steps in docs/diffusion.md, if there are any."""
-    mark = BEGIN.format(steps=steps)
-    before, found, rest = REPORT.read_text().partition(mark)
-    if found:
-        with replace_file(REPORT) as temporary:
-            temporary.write_text(before + mark + written + END + rest.split(END, 1)[1])
-
-
 def main() -> None:
     """Measure what is not yet measured and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="plain is needed")
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help=f"beside {' and '.join(NEEDED)}"
+    )
     parser.add_argument("--turns", type=int, default=30, help="to measure the time of a step in")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if "plain" not in given.rows or (given.rows[0] != "all layers" and not chosen_layers(given.steps).is_file()):
-        parser.error("--rows: expected plain among them, and first all layers, which chooses the sensitive ones")
-    results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in given.rows]
+    rows = [row for row in ROWS if row in (*NEEDED, *given.rows)]
+    results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in rows]
     chosen = json.loads(chosen_layers(given.steps).read_text())
     written = table(results, chosen)
-    write_report(written, given.steps)
     print(written)
     times(given.turns, chosen["layers"])
+    write_between(REPORT, BEGIN.format(steps=given.steps), written)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pipelines.serve_request import Order, RequestError, read_body, read_order
 
 _MIME = {kind: f"image/{kind.lower()}" for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")}
 _FILE_THREADS = 2  # that decode and encode
+_FAREWELL = 2.0  # seconds, for the last bytes to leave Ray's process that speaks HTTP and for others to be told 503
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Service:
         self._stopping = True
         while self._waiting:
             await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)  # for the last bytes to leave Ray's process that speaks HTTP
+        await asyncio.sleep(_FAREWELL)
         return "\n".join(self._log.take())
 
     async def __call__(self, request: Request) -> Response:

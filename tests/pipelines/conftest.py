@@ -87,7 +87,7 @@ def start_service(folder: Path, **options: object) -> Iterator[Running]:
         process = subprocess.Popen(command, stdout=log, stderr=messages, env=environment)
     service = Running(folder, port, process)
     try:
-        until = time.monotonic() + 300
+        until = time.monotonic() + 120
         while not service.is_ready():
             assert process.poll() is None, (folder / "messages.txt").read_text()
             assert time.monotonic() < until, "the service never became ready"
