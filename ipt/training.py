@@ -122,12 +122,14 @@ def fit(
     network: nn.Module | None = None,
     on_step: Callable[[StepReport], None] = lambda report: None,
     conflict_every: int | None = None,
+    part: float = 1.0,
 ) -> None:
     """Train until `settings.steps`; `network` is the model as wrapped for distributed training, if it is.
 
     Every `conflict_every` steps the report holds the `gradient_conflict` of its batch, which costs as much as a pass
-    backward for each task. `on_step` is called after every step and may save the state. Raises RuntimeError where the
-    batches end early or the loss is no longer a finite number.
+    backward for each task. `part` is this worker's number of samples relative to the mean over workers. `on_step` is
+    called after every step and may save the state. Raises RuntimeError where the batches end early or the loss is no
+    longer a finite number.
     """
     network = network or state.model
     device = next(network.parameters()).device
@@ -141,7 +143,7 @@ def fit(
         batch = batch.to(device)
         asked = conflict_every and (state.step + 1) % conflict_every == 0
         conflict = gradient_conflict(state.model, batch.degraded, batch.clean, batch.index) if asked else None
-        report = synchronous_step(state, network, batch)
+        report = synchronous_step(state, network, batch, part)
         ended = time.perf_counter()
         state.step += 1
         on_step(
@@ -157,8 +159,11 @@ def fit(
         started = time.perf_counter()
 
 
-def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> dict:
-    """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm."""
+def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, part: float = 1.0) -> dict:
+    """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm.
+
+    `part` as in `fit`.
+    """
     settings = state.settings
     factor = learning_rate_factor(state.step, settings)
     for group in state.optimizer.param_groups:
@@ -169,7 +174,7 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch) -> 
     tasks = batch.index.unique()
     errors = task_errors(distances, batch.index, tasks)
     weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
-    loss, scale = balanced_loss(errors, state.task_scale, weights)
+    loss, scale = balanced_loss(errors, state.task_scale, weights, part)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)

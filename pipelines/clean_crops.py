@@ -1,4 +1,4 @@
-"""Clean tiles to small crops: a Ray stream that is a function of (seed, number of the crop) alone."""
+"""Clean tiles to small crops, by (seed, number of the crop) alone."""
 
 from __future__ import annotations
 
@@ -6,46 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 
 from pipelines.schema import decode_levels, open_tiles, read_tiles
 
-CHUNK = 1024  # crops made by one read
+SEGMENT = 1024  # crops made by one read
 
 
-def crop_dataset(path: Path, side: int, seed: int, first: int, last: int) -> ray.data.Dataset:
-    """Crops number `first` to `last - 1` of the tiles in the file `path`, as a Ray dataset made as it is consumed.
+def read_crops(path: Path | str, side: int, seed: int, start: int, stop: int) -> pa.Table:
+    """Crops number `start` to `stop - 1` of the tiles in the file `path`, a row each.
 
-    Columns: number (int64), start (int64, = first), pixels (side * side * 3 bytes: rows, columns, RGB). Every pass over
-    the tiles has an order of its own. Raises FileNotFoundError without the file.
+    Columns: number (int64), pixels (side * side * 3 bytes: rows, columns, RGB). Every pass over the tiles has an order
+    of its own.
     """
-    open_tiles(path)
-    starts = range(first, last, CHUNK)
-    plan = ray.data.from_items(
-        [{"start": start, "stop": min(start + CHUNK, last)} for start in starts], override_num_blocks=len(starts)
+    numbers = range(start, stop)
+    crops = cut_crops(path, side, seed, numbers)
+    return pa.table(
+        {
+            "number": pa.array(numbers, pa.int64()),
+            "pixels": pa.array([crop.tobytes() for crop in crops], pa.binary()),
+        }
     )
-    return plan.map_batches(_CutCrops(path.resolve(), side, seed, first), batch_size=1, batch_format="pandas")
 
 
-class _CutCrops:
-    """Turns the numbers of a chunk's crops into the crops, where Ray runs it."""
-
-    def __init__(self, path: Path, side: int, seed: int, first: int) -> None:
-        self.path, self.side, self.seed, self.first = path, side, seed, first
-
-    def __call__(self, chunk) -> pa.Table:
-        numbers = range(int(chunk["start"].iloc[0]), int(chunk["stop"].iloc[0]))
-        crops = cut_crops(self.path, self.side, self.seed, numbers)
-        return pa.table(
-            {
-                "number": pa.array(numbers, pa.int64()),
-                "start": pa.array([self.first] * len(numbers), pa.int64()),
-                "pixels": pa.array([crop.tobytes() for crop in crops], pa.binary()),
-            }
-        )
-
-
-def cut_crops(path: Path, side: int, seed: int, numbers: range) -> list[np.ndarray]:
+def cut_crops(path: Path | str, side: int, seed: int, numbers: range) -> list[np.ndarray]:
     """The crops with these numbers, (side, side, 3) uint8, flipped and turned at random.
 
     Raises ValueError for a tile that is damaged or smaller than the crop.
@@ -59,7 +42,7 @@ def cut_crops(path: Path, side: int, seed: int, numbers: range) -> list[np.ndarr
     return [_cut(tiles[tile], side, [seed, number]) for tile, number in zip(wanted, numbers, strict=True)]
 
 
-def _decode(path: Path, row: dict) -> np.ndarray:
+def _decode(path: Path | str, row: dict) -> np.ndarray:
     try:
         return decode_levels(row["clean"])
     except ValueError as error:

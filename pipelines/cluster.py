@@ -1,18 +1,27 @@
-"""The Ray cluster: the one in RAY_ADDRESS, else one started on this machine for the time of the stage."""
+"""The Ray cluster: the one that is named, or one started on this machine for the time of the stage."""
 
 from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines import params
+from pipelines.params import Ray, load_params
+from pipelines.storage import Storage, StorageError
 
+PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
 READERS = 1  # logical CPUs beside the trainers', so that reading never waits for training to end
+
+
+class ClusterError(RuntimeError):
+    """There is no cluster to work on; the message says what to do."""
 
 
 @contextmanager
@@ -29,20 +38,68 @@ def connected() -> Iterator[str]:
 
 
 def _start_or_join() -> str:
-    """Connect to the cluster in RAY_ADDRESS or start one here, on as many CPUs as this machine and the params need.
-
-    Returns the address.
-    """
+    """Connect to the cluster in RAY_ADDRESS or params, or start one here; returns its address."""
+    settings = load_params().ray
+    address = os.environ.get("RAY_ADDRESS") or settings.address
     # What workers print and Ray narrates stays in Ray's own log files; errors reach the driver as exceptions.
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        context = ray.init(**quiet)
-    else:
-        training = params.load_params().ray
-        cpus = max(len(os.sched_getaffinity(0)), max(training.workers, 1) * cpus_per_worker(training))
+    if address == "local":
+        cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
         context = ray.init(num_cpus=cpus + READERS, include_dashboard=False, **quiet)
+    else:
+        context = _join(address, settings, quiet)
     quiet_data()
     return context.address_info["address"]
+
+
+def _join(address: str, settings: Ray, quiet: dict) -> ray.client_builder.ClientContext:
+    """Connect to a running cluster; its nodes get this checkout's code where they do not see the checkout."""
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"{address}: Ray Train does not run through Ray Client; run this on a node of the cluster, or as a Ray job"
+        )
+    storage = Storage(settings.storage)
+    code = {"py_modules": [str(Path(name).resolve()) for name in PACKAGES]} if storage.only_shared else {}
+    try:
+        context = ray.init(address, runtime_env=code, **quiet)
+    except ConnectionError as error:
+        raise ClusterError(
+            f"no Ray cluster at {address} (RAY_ADDRESS or params.yaml.ray.address): {error}; start one with `ray start "
+            "--head`, or set ray.address: local"
+        ) from error
+    check_reach(storage)
+    return context
+
+
+def check_reach(storage: Storage) -> None:
+    """Raise StorageError where a node cannot read what this machine writes to the storage."""
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) < 2:
+        return
+    name, token = f".reach-{uuid.uuid4().hex}.json", uuid.uuid4().hex
+    storage.write_json(name, token)
+    asked = {
+        address: ray.remote(_sees)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(storage.place, name, token)
+        for node, address in nodes.items()
+    }
+    try:
+        blind = [address for address, answer in asked.items() if not ray.get(answer)]
+    finally:
+        storage.remove(name)
+    if blind:
+        raise StorageError(
+            f"params.yaml.ray.storage: {storage.place} is not shared: what is written here cannot be read on "
+            f"{', '.join(blind)}; name a folder that all nodes mount, or s3://... (docs/cluster.md)"
+        )
+
+
+def _sees(place: str, name: str, token: str) -> bool:
+    try:
+        return Storage(place).read_json(name) == token
+    except OSError:
+        return False
 
 
 def quiet_data() -> None:
@@ -53,8 +110,19 @@ def quiet_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def cpus_per_worker(settings: params.Ray) -> int:
-    """The number in params, or this machine's cores shared out among the workers."""
+def worker_range(settings: Ray) -> tuple[int, int]:
+    """The fewest and the most workers that params ask for."""
+    return settings.workers if isinstance(settings.workers, tuple) else (settings.workers, settings.workers)
+
+
+def cpus_per_worker(settings: Ray) -> int:
+    """The number in params, or the cluster's CPUs shared out among the most workers, a reader's left on each node.
+
+    Where no cluster is connected, this machine's cores.
+    """
     if settings.cpus_per_worker != "auto":
         return settings.cpus_per_worker
-    return max(len(os.sched_getaffinity(0)) // max(settings.workers, 1), 1)
+    workers = max(worker_range(settings)[1], 1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+    free = [max(int(node.get("CPU", 0)) - READERS, 0) for node in nodes] or [len(os.sched_getaffinity(0))]
+    return max(min(sum(free) // workers, max(free)), 1)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 from torch import Tensor
@@ -25,8 +23,8 @@ from ipt.checkpoint import load_weights
 from ipt.denoising import interval_errors, sample_images
 from ipt.diffusion import IntervalDenoiser
 from ipt.wasserstein import sliced_wasserstein
-from pipelines.clean_crops import crop_dataset, cut_crops
-from pipelines.cluster import connected, cpus_per_worker
+from pipelines.clean_crops import cut_crops
+from pipelines.cluster import connected, cpus_per_worker, worker_range
 from pipelines.denoisers import new_denoiser, new_sampler, new_scheduler, save_pipeline
 from pipelines.diffusion_worker import diffusion_worker
 from pipelines.files import replace_folder, write_json
@@ -36,8 +34,9 @@ from pipelines.progress import History, Progress
 from pipelines.registry import Registration, register_model, sampler_signature
 from pipelines.schema import encode_image
 from pipelines.stage import run
+from pipelines.storage import Storage
 from pipelines.tracking import LiveRun, git_commit
-from pipelines.workers import position, resources
+from pipelines.workers import resources, run_config
 
 SUMMARY = METRICS / "diffusion.json"
 SHOWN, ACROSS = 64, 8  # images of a grid
@@ -46,45 +45,34 @@ REQUIREMENTS = ("diffusers", "mlflow", "numpy", "opencv-python-headless", "panda
 
 def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDenoiser, str | None]:
     """Train on the tiles in the file `clean`: history, averaged denoiser, and the MLflow run."""
-    settings, storage = params.diffusion, Path(params.ray.storage).resolve()
-    if settings.batch % (max(params.ray.workers, 1) * settings.intervals):
-        raise ValueError(
-            f"params.yaml.diffusion.batch: expected a multiple of ray.workers x diffusion.intervals = "
-            f"{max(params.ray.workers, 1)} x {settings.intervals}, got {settings.batch}"
-        )
-    if step := position(storage / name):
-        print(f"diffusion: {name} continues from step {step} of {settings.steps}", flush=True)
+    settings, storage = params.diffusion, Storage(params.ray.storage)
+    fewest, most = worker_range(params.ray)
+    for workers in range(max(fewest, 1), max(most, 1) + 1):
+        if settings.batch % (workers * settings.intervals):
+            raise ValueError(
+                f"params.yaml.diffusion.batch: expected a multiple of ray.workers x diffusion.intervals = "
+                f"{workers} x {settings.intervals}, got {settings.batch}"
+            )
     config = {
         "diffusion": dataclasses.asdict(settings),
         "seed": params.seed,
         "threads": cpus_per_worker(params.ray),
-        "run": str(storage / name),
+        "tiles": f"{storage.publish(clean.parent)}/{clean.name}",
+        "storage": storage.place,
+        "run": name,
+        "storage_patience": params.ray.storage_patience,
     }
-    with LiveRun(params, name) as live, Progress(settings.steps, live.log) as progress:
+    with LiveRun(params, name) as live, Progress("diffusion", settings.steps, live.log) as progress:
         result = TorchTrainer(
             diffusion_worker,
             train_loop_config=config | {"progress": progress.queue},
             scaling_config=resources(params.ray),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=ray.train.FailureConfig(max_failures=params.ray.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            ),
-            # Called at each start of the workers: after a failure the stream begins where training goes on.
-            datasets={"train": lambda: remaining_crops(params, clean, storage / name)},
+            run_config=run_config(params.ray, name, storage, progress),
         ).fit()
     with result.checkpoint.as_directory() as folder:
         denoiser = new_denoiser(settings)
         load_weights(denoiser, Path(folder) / "ema.safetensors")
         return History.read(Path(folder)), denoiser.eval(), live.run_id
-
-
-def remaining_crops(params: Params, clean: Path, run: Path) -> ray.data.Dataset:
-    """The crops from the run's last checkpoint (or the start) to its last step."""
-    settings = params.diffusion
-    first = min(position(run), settings.steps - 1)  # a run that has ended still needs a stream to open
-    return crop_dataset(clean, settings.crop, params.seed, first * settings.batch, settings.steps * settings.batch)
 
 
 def run_name(params: Params, clean: Path) -> str:
@@ -157,8 +145,8 @@ def main() -> None:
     """Train, measure, draw and register."""
     started = time.perf_counter()
     params, clean = load_params(), CLEAN / "train.parquet"
-    torch.set_num_threads(cpus_per_worker(params.ray))
     with connected():
+        torch.set_num_threads(cpus_per_worker(params.ray))
         name = run_name(params, clean)
         history, denoiser, run_id = train(params, clean, name)
     with replace_folder(DIFFUSION) as folder:
@@ -169,7 +157,7 @@ def main() -> None:
         for title, images in pictures.items():
             (folder / f"{title}.png").write_bytes(encode_image(grid(images)))
     result = register(params, name, run_id, history, scores)
-    shutil.rmtree(Path(params.ray.storage).resolve() / name)  # all is kept elsewhere: a forced rerun starts anew
+    Storage(params.ray.storage).remove(name)  # all is kept elsewhere: a forced rerun starts anew
     print(f"diffusion: {result['model']} version {result['version']}, samples in {SAMPLES}, scores in {SUMMARY}")
 
 

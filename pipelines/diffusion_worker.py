@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import functools
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +14,12 @@ from torch import Tensor
 
 from ipt.denoising import denoising_step, draw_timesteps
 from ipt.training import TrainingState
+from pipelines.checkpoints import Checkpoints
+from pipelines.clean_crops import SEGMENT, read_crops
 from pipelines.denoisers import denoiser_training, new_denoiser, new_scheduler
-from pipelines.files import write_json
 from pipelines.params import Diffusion
-from pipelines.progress import History
+from pipelines.parts import Split, parts
+from pipelines.storage import Storage
 
 
 def diffusion_worker(config: dict) -> None:
@@ -33,16 +33,21 @@ def diffusion_worker(config: dict) -> None:
     denoiser, scheduler = new_denoiser(settings), new_scheduler(settings)
     network = prepare_model(denoiser)
     network.train()
-    state, history = TrainingState(denoiser, denoiser_training(settings)), History()
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            state.load(Path(folder))
-            history = History.read(Path(folder))
+    state = TrainingState(denoiser, denoiser_training(settings))
+    send = config["progress"].put
+    checkpoints = Checkpoints(
+        state, Storage(config["storage"]), config["run"], config["storage_patience"], lambda text: send({"tell": text})
+    )
+    checkpoints.restore()
+    if rank == 0 and state.step:
+        send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
+    split = Split(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, workers)
+    read = functools.partial(read_crops, config["tiles"], settings.crop, config["seed"])
     min_snr = None if settings.min_snr == "none" else settings.min_snr
-    table, share = denoiser.interval_of_timestep.cpu(), settings.batch // workers
-    recent, started, reported = [], time.perf_counter(), 0
-    for clean in _crops(settings, state.step, share):
+    table, share = denoiser.interval_of_timestep.cpu(), split.share(rank)
+    recent, started = [], time.perf_counter()
+    for crops in parts(read, split, state.step, rank):
+        clean = to_images(crops, settings.crop)
         generator = torch.Generator().manual_seed(_mixed(config["seed"], state.step, rank))
         timesteps = draw_timesteps(table, share, generator)
         noise = torch.randn(clean.shape, generator=generator)
@@ -52,26 +57,16 @@ def diffusion_worker(config: dict) -> None:
         if state.step % settings.log_every == 0 or last:
             seconds = time.perf_counter() - started
             row = _row(torch.stack(recent), settings.intervals, seconds, workers)
-            history.steps.append({"step": state.step} | row)
+            checkpoints.history.steps.append({"step": state.step} | row)
             if rank == 0:
-                config["progress"].put({"step": state.step} | row)
+                send({"step": state.step} | row)
             recent, started = [], time.perf_counter()
         if state.step % settings.checkpoint_every == 0 or last:
-            reported = _checkpoint(state, history, rank, Path(config["run"]))
+            checkpoints.write()
     if state.step < settings.steps:
         raise RuntimeError(f"training data ended after step {state.step} of {settings.steps}")
-    if not reported:  # continued after the last step
-        _checkpoint(state, history, rank, Path(config["run"]))
-
-
-def _crops(settings: Diffusion, step: int, share: int) -> Iterator[Tensor]:
-    """This worker's clean crops from `step` on, (share, 3, side, side) in [0, 1] a step."""
-    shard = ray.train.get_dataset_shard("train")
-    tables = shard.iter_batches(batch_size=share, batch_format="pyarrow", prefetch_batches=4, drop_last=True)
-    for number, table in enumerate(tables):
-        # The stream may begin at an earlier checkpoint than the one loaded; `start` says where.
-        if table["start"][0].as_py() + number * settings.batch >= step * settings.batch:
-            yield to_images(table, settings.crop)
+    if checkpoints.written is None:  # continued after the last step
+        checkpoints.write()
 
 
 def to_images(table: pa.Table, side: int) -> Tensor:
@@ -93,19 +88,6 @@ def _row(errors: Tensor, intervals: int, seconds: float, workers: int) -> dict[s
         | {f"loss/interval-{number}": value for number, value in enumerate(means.tolist())}
         | {"samples_per_second": workers * errors.numel() / seconds}
     )
-
-
-def _checkpoint(state: TrainingState, history: History, rank: int, run: Path) -> int:
-    """Report the whole state, a barrier for all workers; returns its step."""
-    if rank != 0:
-        ray.train.report({"step": state.step})
-        return state.step
-    with tempfile.TemporaryDirectory() as folder:
-        state.save(Path(folder))
-        history.write(Path(folder))
-        ray.train.report({"step": state.step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-    write_json(run / "position.json", {"step": state.step})
-    return state.step
 
 
 def _mixed(*parts: int) -> int:

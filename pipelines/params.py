@@ -41,10 +41,11 @@ BETWEEN = {
     "compress": {"rank": (1, 10**6)},
     "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
     "ray": {
-        "workers": (0, 10**6),
         "cpus_per_worker": (1, 10**6),
         "gpus_per_worker": (0, 10**3),
-        "max_failures": (0, 10**6),
+        "storage_patience": (0, 10**9),
+        "max_failures": (-1, 10**6),
+        "resize_seconds": (1, 10**9),
     },
     "promote": {
         "psnr_loss": (0, 100),
@@ -205,13 +206,16 @@ class Train:
 
 @dataclass(frozen=True)
 class Ray:
-    """Where and with what training runs; `RAY_ADDRESS` in the environment names a cluster."""
+    """Where and with what training runs; `RAY_ADDRESS` in the environment goes before `address`."""
 
-    workers: int
+    address: str
+    workers: int | tuple[int, int]
     cpus_per_worker: int | Literal["auto"]
     gpus_per_worker: int | Literal["auto"]
     storage: str
+    storage_patience: float
     max_failures: int
+    resize_seconds: float
 
 
 @dataclass(frozen=True)
@@ -359,6 +363,7 @@ def _check(params: Params, where: str) -> None:
             value = getattr(operator.attrgetter(block)(params), name)
             if value != "auto" and not low <= value <= high:  # false for not-a-number too
                 raise ParamsError(f"{where}.{block}.{name}: expected {low} to {high}, got {value}")
+    _check_workers(f"{where}.ray.workers", params.ray.workers)
     if params.promote.alias in (params.register.alias, PREVIOUS):
         raise ParamsError(
             f"{where}.promote.alias: expected another name than register.alias and '{PREVIOUS}', "
@@ -370,6 +375,13 @@ def _check(params: Params, where: str) -> None:
         raise ParamsError(
             f"{where}.ingest.crop: expected at most prepare.tile = {params.prepare.tile}, got {params.ingest.crop}"
         )
+
+
+def _check_workers(where: str, workers: int | tuple[int, int]) -> None:
+    if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
+        raise ParamsError(f"{where}: expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}")
+    if isinstance(workers, int) and not 0 <= workers <= 10**6:
+        raise ParamsError(f"{where}: expected 0 to 1000000, got {workers}")
 
 
 def _positive(where: str, block: Any, *names: str) -> None:

@@ -9,10 +9,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import ray
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+
+@dataclass(frozen=True)
+class Life:
+    """One start of a run's workers."""
+
+    step: int  # that it began after
+    time: float  # of its first batch, in seconds since 1970
+    workers: int
 
 
 @dataclass
@@ -21,6 +32,7 @@ class History:
 
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
+    checkpoints: list[dict[str, float]] = field(default_factory=list)  # step, time in seconds since 1970
 
     def write(self, folder: Path) -> None:
         """Write history.json into a checkpoint folder."""
@@ -32,15 +44,33 @@ class History:
         return cls(**json.loads((folder / "history.json").read_text()))
 
 
+def faults(lives: list[Life], history: History) -> dict[str, float]:
+    """What a run's faults cost: restarts, seconds lost, and the share of its time that was not (goodput).
+
+    Lost is the time from the checkpoint that a life goes on from (or the run's first batch, where there was none) to
+    its first batch: work done twice, starting again, and waiting for whoever starts it again.
+    """
+    written = {each["step"]: each["time"] for each in history.checkpoints}
+    first, last = lives[0].time, max([*written.values(), lives[-1].time])
+    lost = sum(life.time - written.get(life.step, first) for life in lives[1:])
+    return {
+        "restarts": len(lives) - 1,
+        "seconds_lost": round(lost, 1),
+        "goodput": round(1 - lost / (last - first), 4) if last > first else 1.0,
+    }
+
+
 class Progress:
-    """Takes rows from the workers' queue: shows them, and hands each to `log(step, values)`.
+    """Takes rows and words from the workers' queue: shows them, and hands each row to `log(step, values)`.
 
     A bar with time left in a terminal, plain lines elsewhere.
     """
 
-    def __init__(self, steps: int, log: Callable[[int, dict[str, float]], None]) -> None:
-        self.queue = Queue(actor_options={"num_cpus": 0})
-        self._steps, self._log = steps, log
+    def __init__(self, stage: str, steps: int, log: Callable[[int, dict[str, float]], None]) -> None:
+        # On the driver's node: what dies with another must not take it away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._stage, self._steps, self._log = stage, steps, log
         self._console = Console()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -56,7 +86,7 @@ class Progress:
 
     def _run(self) -> None:
         columns = (
-            TextColumn("train"),
+            TextColumn(self._stage),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
@@ -64,12 +94,15 @@ class Progress:
             TimeRemainingColumn(),
         )
         with Bar(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
-            task = bar.add_task("train", total=self._steps, text="starting workers")
+            task = bar.add_task(self._stage, total=self._steps, text="starting workers")
             first: tuple[float, int] | None = None
             while not (self._stop.is_set() and self.queue.empty()):
                 try:
                     row = self.queue.get(timeout=0.5)
                 except Empty:
+                    continue
+                if "tell" in row:
+                    self._console.print(f"{self._stage}: {row['tell']}", markup=False, highlight=False, soft_wrap=True)
                     continue
                 step = int(row.pop("step"))
                 self._log(step, row)
@@ -77,7 +110,7 @@ class Progress:
                 text = self._text(row, step, first)
                 bar.update(task, completed=step, **({"text": text} if "loss" in row else {}))
                 if not self._console.is_terminal:
-                    print(f"train: step {step}/{self._steps}, {text}", flush=True)
+                    print(f"{self._stage}: step {step}/{self._steps}, {text}", flush=True)
 
     def _text(self, row: dict[str, float], step: int, first: tuple[float, int]) -> str:
         if "loss" not in row:

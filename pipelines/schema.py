@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
 
 from ipt.metrics import to_levels
 
@@ -59,7 +61,7 @@ def decode_image(data: bytes) -> np.ndarray:
     return decode_levels(data).astype(np.float32) / 255
 
 
-def write_rows(path: Path, rows: list[dict], schema: pa.Schema, row_group_rows: int) -> None:
+def write_rows(path: Path | BinaryIO, rows: list[dict], schema: pa.Schema, row_group_rows: int) -> None:
     """Write rows as one Parquet file; the bytes depend on the rows alone (no date, no statistics of text)."""
     table = pa.Table.from_pylist(rows, schema=schema)
     # PNG bytes do not compress further; dictionaries would only copy them.
@@ -81,7 +83,13 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tiles(path: Path, numbers: np.ndarray) -> list[dict]:
+def open_parquet(place: str) -> pq.ParquetFile:
+    """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file."""
+    filesystem, path = FileSystem.from_uri(place)
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+
+
+def read_tiles(path: Path | str, numbers: np.ndarray) -> list[dict]:
     """The rows of a Parquet file with these numbers, rising; only the row groups that hold them are read."""
     file, rows, first = open_tiles(path), [], 0
     for group in range(file.num_row_groups):
@@ -93,8 +101,9 @@ def read_tiles(path: Path, numbers: np.ndarray) -> list[dict]:
     return rows
 
 
-def open_tiles(path: Path) -> pq.ParquetFile:
-    """A file of clean tiles; a FileNotFoundError says which stage makes it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
-    return pq.ParquetFile(path)
+def open_tiles(path: Path | str) -> pq.ParquetFile:
+    """A file of clean tiles, by path or (text) as `open_parquet`; a FileNotFoundError says which stage makes it."""
+    try:
+        return open_parquet(str(path.resolve()) if isinstance(path, Path) else path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`") from error

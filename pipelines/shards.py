@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import SHARD_ROW, parquet_files
+from pipelines.schema import SHARD_ROW, open_parquet, parquet_files
 
 
 class ShardError(ValueError):
@@ -20,16 +21,37 @@ class ShardError(ValueError):
 class RowGroup:
     """One row group of a shard file."""
 
-    path: str
+    path: str  # absolute, or a URI
     number: int
     rows: int
 
 
-def row_groups_of(folder: Path) -> Iterator[RowGroup]:
-    """The row groups of the shards right inside `folder`, from their footers.
+class RowGroups(Sequence[RowGroup]):
+    """Any number of row groups in a few bytes each: it travels to every process that reads."""
+
+    def __init__(self, paths: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """`rows` are those of each row group, by file."""
+        self.paths = tuple(paths)
+        self.rows = np.array([count for file in rows for count in file], np.int64)
+        self._ends = np.cumsum([len(file) for file in rows])  # number of row groups up to each file
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> RowGroup:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        file = int(np.searchsorted(self._ends, place, side="right"))
+        first = int(self._ends[file - 1]) if file else 0
+        return RowGroup(self.paths[file], place - first, int(self.rows[place]))
+
+
+def row_groups_of(folder: Path, place: str | None = None) -> RowGroups:
+    """The row groups of the shards right inside `folder`, from their footers; `place` is where they will be read.
 
     Raises FileNotFoundError where there is no shard, ShardError where one is damaged.
     """
+    paths, rows = [], []
     for path in parquet_files(folder):
         try:
             footer = pq.read_metadata(path)
@@ -37,8 +59,9 @@ def row_groups_of(folder: Path) -> Iterator[RowGroup]:
             raise damaged(path, error) from error
         if not footer.schema.to_arrow_schema().equals(SHARD_ROW):
             raise damaged(path, f"columns {footer.schema.names}, expected {SHARD_ROW.names}")
-        for number in range(footer.num_row_groups):
-            yield RowGroup(str(path.resolve()), number, footer.row_group(number).num_rows)
+        paths.append(f"{place or folder.resolve()}/{path.name}")
+        rows.append([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
+    return RowGroups(paths, rows)
 
 
 def read_rows(places: Sequence[tuple[RowGroup, int]]) -> list[dict]:
@@ -46,7 +69,7 @@ def read_rows(places: Sequence[tuple[RowGroup, int]]) -> list[dict]:
     tables = {}
     for group in {group for group, _ in places}:
         try:
-            tables[group] = pq.ParquetFile(group.path).read_row_group(group.number, columns=["degraded", "clean"])
+            tables[group] = open_parquet(group.path).read_row_group(group.number, columns=["degraded", "clean"])
         except (pa.ArrowException, OSError) as error:
             raise damaged(group.path, error) from error
     rows = []

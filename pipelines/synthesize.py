@@ -7,7 +7,9 @@ makes which shard, so the result is the same for any number of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -22,49 +24,45 @@ from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.paths import CLEAN, SHARDS
 from pipelines.schema import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
 from pipelines.stage import run
+from pipelines.storage import Storage
 
 
-def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: Path, target: Path) -> dict[str, int]:
+def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: str, target: Path) -> dict[str, int]:
     """Write the shards of task `name` under `target`, replacing what is there; returns rows by split.
 
-    `target`/train and `target`/val hold Parquet files of `SHARD_ROW`.
+    `clean` is where all nodes read the folder of clean tiles. `target`/train and `target`/val hold Parquet files of
+    `SHARD_ROW`, written here: no node needs to see `target`.
     """
+    jobs = []
+    for split in ("train", "val"):
+        tiles = open_tiles(f"{clean}/{split}.parquet").metadata.num_rows
+        jobs += [{"split": split, "start": start} for start in range(0, tiles, settings.tiles_per_shard)]
+    make = functools.partial(make_shard, clean=clean, name=name, task=task, settings=settings, seed=seed)
+    rows = {"train": 0, "val": 0}
     with replace_folder(target) as folder:
-        jobs = []
-        for split in ("train", "val"):
+        for split in rows:
             (folder / split).mkdir()
-            tiles = open_tiles(clean / f"{split}.parquet").metadata.num_rows
-            for number, start in enumerate(range(0, tiles, settings.tiles_per_shard)):
-                jobs.append(
-                    {
-                        "clean": str((clean / f"{split}.parquet").resolve()),
-                        "split": split,
-                        "start": start,
-                        "shard": str((folder / split / f"{number:05d}.parquet").resolve()),
-                    }
-                )
-        done = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(
-            write_shard, fn_kwargs={"name": name, "task": task, "settings": settings, "seed": seed}
-        )
-        rows = {"train": 0, "val": 0}
-        for row in done.iter_rows():
-            rows[row["split"]] += row["rows"]
+        for shard in ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(make).iter_rows():
+            number = shard["start"] // settings.tiles_per_shard
+            (folder / shard["split"] / f"{number:05d}.parquet").write_bytes(shard["content"])
+            rows[shard["split"]] += shard["rows"]
     return rows
 
 
-def write_shard(job: dict, *, name: str, task: Task, settings: Synthesize, seed: int) -> dict:
-    """Degrade the clean tiles `start` and up of one file into one shard; in keys clean, split, start, shard."""
+def make_shard(job: dict, *, clean: str, name: str, task: Task, settings: Synthesize, seed: int) -> dict:
+    """Degrade the clean tiles `start` and up of a split; returns the job with `rows` and the shard's `content`."""
     cv2.setNumThreads(1)  # Ray runs one of these per core
     numbers = np.arange(job["start"], job["start"] + settings.tiles_per_shard)
     rows = [
         shard_row(name, task, tile, variant, seed)
-        for tile in read_tiles(Path(job["clean"]), numbers)
+        for tile in read_tiles(f"{clean}/{job['split']}.parquet", numbers)
         for variant in range(settings.variants)
     ]
     # Shuffled, so that the row group a trainer reads at once is not all from one photograph.
     rng_for(seed, name, f"order of {job['split']} {job['start']}", 0).shuffle(rows)
-    write_rows(Path(job["shard"]), rows, SHARD_ROW, settings.row_group_rows)
-    return {"split": job["split"], "rows": len(rows)}
+    content = io.BytesIO()
+    write_rows(content, rows, SHARD_ROW, settings.row_group_rows)
+    return job | {"rows": len(rows), "content": content.getvalue()}
 
 
 def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dict:
@@ -96,7 +94,8 @@ def main() -> None:
         raise ParamsError(f"--task {name}: no such task in params.yaml; it has {', '.join(params.tasks)}")
     check_recipe(params.tasks[name].recipe, f"params.yaml.tasks.{name}.recipe")
     with connected():
-        rows = synthesize(name, params.tasks[name], params.synthesize, params.seed, CLEAN, SHARDS / name)
+        clean = Storage(params.ray.storage).publish(CLEAN)
+        rows = synthesize(name, params.tasks[name], params.synthesize, params.seed, clean, SHARDS / name)
     print(f"synthesize {name}: {rows['train']} training and {rows['val']} held-out pairs in {SHARDS / name}")
 
 

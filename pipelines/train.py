@@ -14,51 +14,46 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import ray.train
 from ray.train.torch import TorchTrainer
 
 from ipt.checkpoint import load_weights, save_model
 from ipt.config import ModelConfig
 from ipt.model import InstructIPT
+from pipelines.checkpoints import read_lives
 from pipelines.choice import Choice, model_config, read_choice, training_settings
 from pipelines.cluster import connected, cpus_per_worker
 from pipelines.files import replace_file, replace_folder, write_json
-from pipelines.ingest import SEGMENT, Mix, group_dataset, open_mix
+from pipelines.ingest import open_mix
 from pipelines.params import Params, load_params
 from pipelines.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
-from pipelines.progress import History, Progress
+from pipelines.progress import History, Progress, faults
 from pipelines.stage import run
+from pipelines.storage import Storage
 from pipelines.tracking import LiveRun
 from pipelines.train_worker import train_worker
-from pipelines.workers import position, resources
+from pipelines.validate import spread_rows
+from pipelines.workers import resources, run_config
 
 SUMMARY = METRICS / "train.json"
 
 
-def train(params: Params, choice: Choice, shards: Path, target: Path) -> History:
-    """Train on the shards of the tasks in `params`, write the checkpoint folder `target` and return the history."""
+def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[History, dict[str, float]]:
+    """Train on the shards of the tasks in `params` and write the checkpoint folder `target`.
+
+    Returns the history, and what faults cost.
+    """
     remove_stale_shards(shards, list(params.tasks))
-    mix = open_mix(shards, params.tasks, "train", params.seed)
+    storage = Storage(params.ray.storage)
+    places = {task: storage.publish(shards / task) for task in params.tasks}
     name = run_name(params, choice, shards)
-    storage = Path(params.ray.storage).resolve()
     model = model_config(params, choice)
-    config = worker_config(params, model, mix, shards, storage / name)
-    if step := position(storage / name):
-        print(f"train: {name} continues from step {step} of {params.train.steps}", flush=True)
-    scaling = resources(params.ray)
-    with LiveRun(params, name) as live, Progress(params.train.steps, live.log) as progress:
+    config = worker_config(params, model, shards, places) | {"storage": storage.place, "run": name}
+    with LiveRun(params, name) as live, Progress("train", params.train.steps, live.log) as progress:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config=config | {"progress": progress.queue},
-            scaling_config=scaling,
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=str(storage),
-                failure_config=ray.train.FailureConfig(max_failures=params.ray.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            ),
-            # Called at each start of the workers: after a failure the stream begins where training goes on.
-            datasets={"train": lambda: remaining_groups(params, mix, storage / name)},
+            scaling_config=resources(params.ray),
+            run_config=run_config(params.ray, name, storage, progress),
         )
         result = trainer.fit()
     with result.checkpoint.as_directory() as folder:
@@ -67,36 +62,31 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> History
     with replace_folder(target) as folder:
         save_model(trained, folder)
         write_json(folder / "run.json", {"name": name, "mlflow_run": live.run_id})
-    shutil.rmtree(storage / name)  # the model is written: a forced rerun starts anew
-    return history
+    cost = faults(read_lives(storage, name), history)
+    storage.remove(name)  # the model is written: a forced rerun starts anew
+    return history, cost
 
 
-def worker_config(params: Params, model: ModelConfig, mix: Mix, shards: Path, run: Path) -> dict:
-    """All that a worker needs, as plain values."""
+def worker_config(params: Params, model: ModelConfig, shards: Path, places: dict[str, str]) -> dict:
+    """What a worker needs; `places` is where the shards of each task are read."""
+    tiles = params.train.validate_tiles
     return {
         "model": model.to_dict(),
         "settings": dataclasses.asdict(training_settings(params, params.train.steps, bf16=False)),
         "precision": params.train.precision,
         "seed": params.seed,
-        "index": mix.index,
+        "mix": open_mix(shards, params.tasks, "train", params.seed, places),
         "groups_per_step": params.train.groups_per_step,
         "ingest": dataclasses.asdict(params.ingest),
         "log_every": params.train.log_every,
         "validate_every": params.train.validate_every,
         "checkpoint_every": params.train.checkpoint_every,
-        "validate_tiles": params.train.validate_tiles,
-        "shards": str(shards.resolve()),
-        "run": str(run),
+        "validation": {
+            task: spread_rows(shards / task / "val", tiles, f"{place}/val") for task, place in places.items()
+        },
+        "storage_patience": params.ray.storage_patience,
         "threads": cpus_per_worker(params.ray),
     }
-
-
-def remaining_groups(params: Params, mix: Mix, run: Path) -> ray.data.Dataset:
-    """The groups from the run's last checkpoint (or the start) to its last step."""
-    step = position(run)
-    per_step, steps = params.train.groups_per_step, params.train.steps
-    # A run that ended just before its model was written still needs a stream to open.
-    return group_dataset(mix, min(step, steps - 1) * per_step, steps * per_step, SEGMENT)
 
 
 def finished_model(config: ModelConfig, checkpoint: Path) -> InstructIPT:
@@ -130,7 +120,7 @@ def remove_stale_shards(shards: Path, tasks: list[str]) -> None:
             shutil.rmtree(folder)
 
 
-def write_history(history: History, seconds: float) -> None:
+def write_history(history: History, cost: dict[str, float], seconds: float) -> None:
     """Write the curves as CSV and the summary as JSON."""
     steps = pd.DataFrame(history.steps)
     validations = pd.DataFrame(history.validations).melt("step", var_name="task", value_name="psnr")
@@ -146,7 +136,8 @@ def write_history(history: History, seconds: float) -> None:
             "samples_per_second": round(steps["samples_per_second"].median(), 2),
             "wait_share": round(float(steps["wait_share"].iloc[1:].mean()), 4),
             "seconds": round(seconds, 1),
-        },
+        }
+        | cost,
     )
 
 
@@ -155,8 +146,11 @@ def main() -> None:
     started = time.perf_counter()
     params = load_params()
     with connected():
-        history = train(params, read_choice(), SHARDS, TRAINED)
-    write_history(history, time.perf_counter() - started)
+        history, cost = train(params, read_choice(), SHARDS, TRAINED)
+    write_history(history, cost, time.perf_counter() - started)
+    if cost["restarts"]:
+        lost, goodput = cost["seconds_lost"], cost["goodput"]
+        print(f"train: began again {cost['restarts']} times, {lost:.0f} s lost to faults, goodput {goodput:.1%}")
     print(
         f"train: model in {TRAINED}, curves in {LOSS_PLOT} and {VALIDATION_PLOT} (dvc plots show), summary in {SUMMARY}"
     )

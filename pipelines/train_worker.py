@@ -5,11 +5,12 @@ A module of its own, because Ray must be able to import it in other processes (t
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+import functools
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
 
-import pyarrow as pa
 import ray.train
 import torch
 from ray.train.torch import get_device, prepare_model
@@ -18,9 +19,11 @@ from ipt.config import ModelConfig
 from ipt.model import InstructIPT
 from ipt.training import StepReport, TrainingSettings, TrainingState, fit, uses_bf16
 from pipelines.batches import training_batches
-from pipelines.files import write_json
-from pipelines.progress import History
-from pipelines.validate import load_validation, validate
+from pipelines.checkpoints import Checkpoints
+from pipelines.ingest import SEGMENT, read_groups
+from pipelines.parts import Split, parts
+from pipelines.storage import Storage
+from pipelines.validate import read_pairs, validate
 
 
 def train_worker(config: dict) -> None:
@@ -33,113 +36,115 @@ def train_worker(config: dict) -> None:
     bf16 = uses_bf16(config["precision"], device)
     model = InstructIPT(ModelConfig.from_dict(config["model"]))
     network = prepare_model(model)
-    state = TrainingState(model, TrainingSettings(**config["settings"] | {"bf16": bf16}))
-    history = History()
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            state.load(Path(folder))
-            history = History.read(Path(folder))
-    reporter = _Reporter(config, state, history, rank)
+    settings = TrainingSettings(**config["settings"] | {"bf16": bf16})
+    state = TrainingState(model, settings)
+    send = config["progress"].put
+    checkpoints = Checkpoints(
+        state, Storage(config["storage"]), config["run"], config["storage_patience"], lambda text: send({"tell": text})
+    )
+    checkpoints.restore()
+    if rank == 0 and state.step:
+        send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
+    split = Split(settings.steps, config["groups_per_step"], config["checkpoint_every"], SEGMENT, workers)
     batches = training_batches(
-        _tables(state.step, config["groups_per_step"], workers),
-        config["index"],
+        parts(functools.partial(read_groups, config["mix"]), split, state.step, rank),
+        config["mix"].index,
         config["ingest"]["crop"],
         config["seed"],
         left_alone=config["ingest"]["left_alone"],
         threads=config["ingest"]["decode_threads"],
         prefetch=config["ingest"]["prefetch_steps"],
     )
-    fit(state, batches, network=network, on_step=reporter, conflict_every=config["validate_every"])
-    if reporter.reported != state.step:  # continued after the last step: nothing was reported in this life
-        reporter.checkpoint()
-
-
-def _tables(step: int, groups_per_step: int, workers: int) -> Iterator[pa.Table]:
-    """This worker's groups from `step` on, a table a step."""
-    share, rest = divmod(groups_per_step, workers)
-    if rest:
-        raise ValueError(
-            f"params.yaml.train.groups_per_step: expected a multiple of ray.workers = {workers}, got {groups_per_step}"
-        )
-    shard = ray.train.get_dataset_shard("train")
-    tables = shard.iter_batches(batch_size=share, batch_format="pyarrow", prefetch_batches=8, drop_last=True)
-    for number, table in enumerate(tables):
-        # The stream may begin at an earlier checkpoint than the one loaded; `start` says where.
-        if table["start"][0].as_py() + number * groups_per_step >= step * groups_per_step:
-            yield table
+    reporter = _Reporter(config, checkpoints, rank, split.weight(rank), send)
+    conflict_every = config["validate_every"]
+    fit(state, batches, network=network, on_step=reporter, conflict_every=conflict_every, part=split.weight(rank))
+    if checkpoints.written != state.step:  # continued after the last step: nothing was reported in this life
+        checkpoints.write()
 
 
 class _Reporter:
     """Called after each step: logs, validates and checkpoints at the intervals of the params."""
 
-    def __init__(self, config: dict, state: TrainingState, history: History, rank: int) -> None:
-        self.config, self.state, self.history, self.rank = config, state, history, rank
+    def __init__(
+        self, config: dict, checkpoints: Checkpoints, rank: int, part: float, send: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.config, self.checkpoints, self.rank, self.part, self.send = config, checkpoints, rank, part, send
+        self.state = checkpoints.state
         self.recent: list[StepReport] = []
-        self.reported = 0  # step of the last checkpoint
-        self.validation = (
-            load_validation(Path(config["shards"]), state.model.config.tasks, config["validate_tiles"])
-            if rank == 0
-            else None
-        )
+        self.begun = False
+        self.validation = {task: read_pairs(rows) for task, rows in config["validation"].items()} if rank == 0 else None
 
     def __call__(self, report: StepReport) -> None:
+        if self.rank == 0 and not self.begun:
+            self.begun = True
+            before = self.checkpoints.begin(report.step - 1, report.step_seconds - report.wait_seconds)
+            workers = ray.train.get_context().get_world_size()
+            self.send({"step": report.step, "restarts": before, "workers": workers})
         self.recent.append(report)
         last = report.step == self.state.settings.steps
         if report.step % self.config["log_every"] == 0 or last:
             self.log()
         if (report.step % self.config["validate_every"] == 0 or last) and self.rank == 0:
             scores = validate(self.state.ema.module, self.validation)
-            self.history.validations.append({"step": report.step} | scores)
+            self.checkpoints.history.validations.append({"step": report.step} | scores)
             self._send({f"val_psnr/{task}": score for task, score in scores.items()})
         if report.step % self.config["checkpoint_every"] == 0 or last:
-            self.checkpoint()
+            self.checkpoints.write()
 
     def log(self) -> None:
         """Average the steps since the last call over all workers and note the row."""
-        tasks = self.state.model.config.tasks
-        row = torch.tensor(
-            [[r.loss, *r.task_loss, r.gradient_norm, r.samples, r.step_seconds, r.wait_seconds] for r in self.recent],
+        reports, tasks = self.recent, self.state.model.config.tasks
+        means = torch.tensor([[r.loss, *r.task_loss, r.gradient_norm] for r in reports], dtype=torch.float64).mean(0)
+        means[:-1] *= self.part  # the norm is that of all workers' mean gradient
+        own = torch.tensor(
+            [sum(getattr(r, name) for r in reports) for name in ("samples", "step_seconds", "wait_seconds")]
+            + [memory_gib()],
             dtype=torch.float64,
-        ).mean(0)
-        workers = 1
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            workers = torch.distributed.get_world_size()
-            row = row.to(next(self.state.model.parameters()).device)
-            torch.distributed.all_reduce(row)
-            row = row.cpu() / workers
-        loss, *rest = row.tolist()
-        task_loss, (norm, samples, seconds, wait) = rest[: len(tasks)], rest[len(tasks) :]
+        )
+        table = gathered(torch.cat([means, own]), next(self.state.model.parameters()).device)
+        loss, *task_loss, norm = table[:, : len(means)].mean(0).tolist()
+        samples, seconds, wait, memory = table[:, len(means) :].T
         values = (
             {"loss": loss}
             | {f"loss/{task}": value for task, value in zip(tasks, task_loss, strict=True)}
             | {
                 "gradient_norm": norm,
-                "learning_rate": self.recent[-1].learning_rate,
-                "samples_per_second": workers * samples / seconds,
-                "step_seconds": seconds,
-                "wait_share": wait / seconds,
+                "learning_rate": reports[-1].learning_rate,
+                "samples_per_second": (samples / seconds).sum().item(),
+                "step_seconds": seconds.mean().item() / len(reports),
+                "wait_share": (wait / seconds).mean().item(),
             }
         )
-        conflicts = [r.gradient_conflict for r in self.recent if r.gradient_conflict is not None]
+        conflicts = [r.gradient_conflict for r in reports if r.gradient_conflict is not None]
         if conflicts:  # of this worker's batches
             values["gradient_conflict"] = sum(conflicts) / len(conflicts)
         self.recent.clear()
-        self.history.steps.append({"step": self.state.step} | values)
-        self._send(values)
-
-    def checkpoint(self) -> None:
-        """Report the whole state; a barrier for all workers."""
-        step = self.reported = self.state.step
-        if self.rank != 0:
-            ray.train.report({"step": step})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            self.state.save(Path(folder))
-            self.history.write(Path(folder))
-            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        write_json(Path(self.config["run"]) / "position.json", {"step": step})
+        self.checkpoints.history.steps.append({"step": self.state.step} | values)
+        columns = {"samples_per_second": samples / seconds, "wait_share": wait / seconds, "memory_gib": memory}
+        by_worker = {
+            f"worker-{worker}/{name}": value
+            for name, column in columns.items()
+            for worker, value in enumerate(column.tolist())
+        }
+        self._send(values | by_worker)
 
     def _send(self, values: dict[str, float]) -> None:
         if self.rank == 0:
-            self.config["progress"].put({"step": self.state.step} | values)
+            self.send({"step": self.state.step} | values)
+
+
+def gathered(row: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The rows (N,) of all workers, (workers, N)."""
+    if not torch.distributed.is_initialized():
+        return row[None]
+    rows = [torch.empty_like(row, device=device) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(rows, row.to(device))
+    return torch.stack(rows).cpu()
+
+
+def memory_gib() -> float:
+    """The most memory that this process has held so far: of its GPU, or resident where it has none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -50,7 +50,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ParamsError(f"{where}: expected a list, got {value!r}")
-        return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
+        if len(value) != len(kinds):
+            raise ParamsError(f"{where}: expected a list of {len(kinds)}, got {value!r}")
+        return tuple(
+            _build(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise ParamsError(f"{where}: expected a block of named entries, got {value!r}")

@@ -10,25 +10,37 @@ import torch
 from ipt.metrics import psnr
 from ipt.model import InstructIPT
 from pipelines.schema import decode_image
-from pipelines.shards import damaged, read_rows, row_groups_of
+from pipelines.shards import RowGroup, damaged, read_rows, row_groups_of
 
 Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, clean) images
 
 
 def load_validation(shards: Path, tasks: tuple[str, ...], count: int) -> Pairs:
-    """`count` held-out pairs of each task (all, where there are fewer), spread evenly over its shards.
-
-    Raises FileNotFoundError or ShardError where shards are missing or damaged.
-    """
+    """`count` held-out pairs of each task, as `load_pairs` gives them."""
     return {task: load_pairs(shards / task / "val", count) for task in tasks}
 
 
+def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tuple[RowGroup, int]]:
+    """`count` rows of the shards in `folder` (all, where there are fewer), spread evenly; `place` as `row_groups_of`.
+
+    Raises FileNotFoundError or ShardError where shards are missing or damaged.
+    """
+    groups = row_groups_of(folder, place)
+    ends = np.cumsum(groups.rows)
+    chosen = np.linspace(0, ends[-1] - 1, min(count, ends[-1])).round().astype(int)
+    holding = np.searchsorted(ends, chosen, side="right")
+    return [(groups[int(i)], int(row - (ends[i] - groups.rows[i]))) for i, row in zip(holding, chosen, strict=True)]
+
+
 def load_pairs(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Up to `count` pairs of the shards in `folder`, spread evenly; only their row groups are read."""
-    places = [(group, row) for group in row_groups_of(folder) for row in range(group.rows)]
-    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    """Up to `count` pairs of the shards in `folder`, spread evenly; errors as of `spread_rows` and `read_pairs`."""
+    return read_pairs(spread_rows(folder, count))
+
+
+def read_pairs(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs in those rows; only their row groups are read. Raises ShardError where one is damaged."""
     pairs = []
-    for row in read_rows([places[i] for i in chosen]):
+    for row in read_rows(rows):
         try:
             pairs.append((decode_image(row["degraded"]), decode_image(row["clean"])))
         except ValueError as error:

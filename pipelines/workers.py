@@ -1,26 +1,53 @@
-"""What stages that train ask of Ray Train: resources for each worker, and where a run stands."""
+"""What stages that train share on the driver's side: how many workers of what size, and what happens when one fails."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
+import ray
 import ray.train
 
-from pipelines.cluster import cpus_per_worker
+from pipelines.cluster import cpus_per_worker, worker_range
 from pipelines.params import Ray
+from pipelines.progress import Progress
+from pipelines.storage import Storage
 
 
 def resources(settings: Ray) -> ray.train.ScalingConfig:
-    """What each worker gets; `auto` is one GPU each on a cluster that has any."""
+    """What each worker gets; `auto` is one GPU each on a cluster that has any. Says what the cluster lacks so far."""
     gpus = settings.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    per_worker = {"CPU": cpus_per_worker(settings)} | ({"GPU": gpus} if gpus else {})
-    return ray.train.ScalingConfig(num_workers=settings.workers, use_gpu=gpus > 0, resources_per_worker=per_worker)
+    cpus, fewest = cpus_per_worker(settings), worker_range(settings)[0]
+    needed = {"CPU": fewest * cpus, "GPU": fewest * gpus}
+    lacking = {name: count for name, count in needed.items() if count > ray.cluster_resources().get(name, 0)}
+    for name, count in lacking.items():
+        has = int(ray.cluster_resources().get(name, 0))
+        print(f"ray: {fewest} workers need {count} {name}s, the cluster has {has}: waiting for nodes", flush=True)
+    return ray.train.ScalingConfig(
+        num_workers=settings.workers,
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+        elastic_resize_monitor_interval_s=settings.resize_seconds,
+    )
 
 
-def position(run: Path) -> int:
-    """The step of a run's last checkpoint, 0 where it has none."""
-    path = run / "position.json"
-    return json.loads(path.read_text())["step"] if path.is_file() else 0
+def run_config(settings: Ray, name: str, storage: Storage, progress: Progress) -> ray.train.RunConfig:
+    """Where a run keeps its checkpoints (the last two), and how often its workers are started again."""
+    return ray.train.RunConfig(
+        name=name,
+        storage_path=storage.place,
+        failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+        checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        callbacks=[_TellFailures(progress)],
+    )
+
+
+class _TellFailures(ray.train.UserCallback):
+    """Tells of each failure of workers when it happens: Ray keeps it to its logs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._queue = progress.queue
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in worker_exceptions.items():
+            words = str(error).strip().splitlines()
+            self._queue.put({"tell": f"worker {rank} failed: {words[-1] if words else type(error).__name__}"})

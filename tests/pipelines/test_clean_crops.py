@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.clean_crops import crop_dataset, cut_crops
+from pipelines.clean_crops import cut_crops, read_crops
 from pipelines.schema import CLEAN_ROW, encode_image, write_rows
 
 TILES, SIDE = 7, 8
@@ -59,13 +59,10 @@ def test_what_cannot_be_cut_is_refused(tiles, tmp_path):
     with pytest.raises(ValueError, match="tile bad is damaged; remake it: `dvc repro -f -s prepare`"):
         cut_crops(tmp_path / "bad.parquet", SIDE, 0, range(1))
     with pytest.raises(FileNotFoundError, match="make them with `dvc repro prepare`"):
-        crop_dataset(tmp_path / "none.parquet", SIDE, 0, 0, 1)
+        read_crops(tmp_path / "none.parquet", SIDE, 0, 0, 1)
 
 
-@pytest.mark.slow
-def test_the_ray_stream_has_the_same_crops_in_order(tiles, local_ray, monkeypatch):
-    monkeypatch.setattr("pipelines.clean_crops.CHUNK", 8)
-    rows = crop_dataset(tiles, SIDE, 5, 3, 30).take_all()
-    assert [row["number"] for row in rows] == list(range(3, 30))
-    assert {row["start"] for row in rows} == {3}
-    assert [row["pixels"] for row in rows] == [crop.tobytes() for crop in cut_crops(tiles, SIDE, 5, range(3, 30))]
+def test_a_table_holds_the_crops_by_number(tiles):
+    table = read_crops(str(tiles), SIDE, 5, 3, 30)
+    assert table["number"].to_pylist() == list(range(3, 30))
+    assert table["pixels"].to_pylist() == [crop.tobytes() for crop in cut_crops(tiles, SIDE, 5, range(3, 30))]

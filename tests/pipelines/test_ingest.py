@@ -3,7 +3,6 @@
 import itertools
 import shutil
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,11 +10,7 @@ import pytest
 import torch
 
 from pipelines.batches import training_batches
-from pipelines.ingest import (
-    _ReadGroups,
-    group_dataset,
-    open_mix,
-)
+from pipelines.ingest import open_mix, read_groups
 from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_levels, write_rows
 from pipelines.shards import ShardError
 
@@ -29,11 +24,8 @@ def mix(shards, task_table):
 
 def tables(mix, first, last, size=4):
     """What a worker receives: a table of groups a step."""
-    import pandas as pd
-
-    read = _ReadGroups(mix, first)
     for start in range(first, last, size):
-        yield read(pd.DataFrame([{"start": start, "stop": min(start + size, last)}]))
+        yield read_groups(mix, start, min(start + size, last))
 
 
 def batches(mix, first=0, last=12, seed=0, size=4, left_alone=0.0, threads=2, prefetch=2):
@@ -62,7 +54,6 @@ def test_only_listed_tasks_are_opened_in_their_order(shards, task_table, tmp_pat
 def test_groups_keep_the_exact_mix_and_see_each_sample_equally_often(mix, shards):
     groups = [row for table in tables(mix, 0, 36) for row in table.to_pylist()]
     assert [group["group"] for group in groups] == list(range(36))
-    assert all(group["start"] == 0 for group in groups)
     seen = Counter()
     for group in groups:
         of_task = [origin.split("/")[-3] for origin in group["origin"]]
@@ -89,7 +80,7 @@ def test_the_origin_of_a_sample_is_where_its_images_are(mix):
 @pytest.mark.parametrize(("first", "size"), [(0, 1), (0, 5), (4, 3), (7, 32)])
 def test_groups_do_not_depend_on_where_reading_begins_or_how_much_is_read_at_once(mix, first, size):
     def content(stream):
-        return [{**row, "start": None} for table in stream for row in table.to_pylist()]
+        return [row for table in stream for row in table.to_pylist()]
 
     assert content(tables(mix, first, 20, size)) == content(tables(mix, 0, 20, 20))[first:]
 
@@ -189,24 +180,6 @@ def test_missing_shards_are_an_error(shards, task_table, tmp_path):
         open_mix(tmp_path, task_table, "train", 0)
     with pytest.raises(FileNotFoundError, match="desnow/train: expected"):
         open_mix(shards, task_table | {"desnow": task_table["derain"]}, "train", 0)
-
-
-def test_two_workers_together_see_each_group_once(mix, local_ray):
-    """Through real Ray Data, as Ray Train splits it."""
-    dataset = group_dataset(mix, 4, 24, chunk=5)
-    expected = {row["group"]: row["origin"] for table in tables(mix, 4, 24) for row in table.to_pylist()}
-
-    def consume(shard):
-        columns = shard.iter_batches(batch_size=2, batch_format="pyarrow", prefetch_batches=1)
-        return [row for table in columns for row in table.to_pylist()]
-
-    with ThreadPoolExecutor(2) as workers:  # both at once, as two training workers read
-        parts = list(workers.map(consume, dataset.streaming_split(2, equal=True)))
-    rows = [row for part in parts for row in part]
-    assert sorted(row["group"] for row in rows) == list(range(4, 24))
-    assert all(row["start"] == 4 for row in rows)
-    assert {row["group"]: row["origin"] for row in rows} == expected
-    assert [len(part) for part in parts] == [10, 10]
 
 
 def red(images):

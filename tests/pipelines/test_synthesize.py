@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from degradations.recipe import check_recipe, degrade, rng_for
 from pipelines import synthesize as stage
 from pipelines.params import ParamsError, Synthesize, Task, load_params
 from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
-from pipelines.synthesize import read_tiles, shard_row, synthesize, write_shard
+from pipelines.synthesize import make_shard, read_tiles, shard_row, synthesize
 
 TASK = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
 SETTINGS = Synthesize(variants=2, tiles_per_shard=4, row_group_rows=3)
@@ -87,22 +88,13 @@ def test_all_sentences_of_a_task_are_said():
     assert said == set(TASK.instructions)
 
 
-def job(clean, shard, start=4) -> dict:
-    return {
-        "clean": str(clean / "train.parquet"),
-        "split": "train",
-        "start": start,
-        "shard": str(shard),
-    }
-
-
-def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(clean, tmp_path):
-    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for path in paths:
-        done = write_shard(job(clean, path), name="denoise", task=TASK, settings=SETTINGS, seed=0)
-        assert done == {"split": "train", "rows": 8}
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    rows = pq.read_table(paths[0]).to_pylist()
+def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(clean):
+    job = {"split": "train", "start": 4}
+    shard, again = (
+        make_shard(job, clean=str(clean), name="denoise", task=TASK, settings=SETTINGS, seed=0) for _ in range(2)
+    )
+    assert shard == again == job | {"rows": 8, "content": again["content"]}
+    rows = pq.read_table(io.BytesIO(shard["content"])).to_pylist()
     expected = [shard_row("denoise", TASK, tile, v, 0) for tile in make_tiles(10)[4:8] for v in range(2)]
     key = lambda row: (row["image_id"], row["variant"])  # noqa: E731
     assert sorted(rows, key=key) == sorted(expected, key=key)

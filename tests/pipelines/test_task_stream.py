@@ -6,11 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ingest import TaskStream
-from pipelines.shards import RowGroup
+from pipelines.shards import RowGroup, RowGroups
 
-row_groups = st.lists(st.integers(1, 6), min_size=1, max_size=6).map(
-    lambda sizes: [RowGroup("a.parquet", number, rows) for number, rows in enumerate(sizes)]
-)
+files = st.lists(st.lists(st.integers(1, 6), max_size=3), min_size=1, max_size=4).filter(any)
+row_groups = files.map(lambda rows: RowGroups([f"{number}.parquet" for number in range(len(rows))], rows))
+
+
+@given(files)
+def test_row_groups_are_known_by_their_place(rows):
+    groups = RowGroups([f"{number}.parquet" for number in range(len(rows))], rows)
+    assert list(groups) == [
+        RowGroup(f"{file}.parquet", number, count)
+        for file, counts in enumerate(rows)
+        for number, count in enumerate(counts)
+    ]
+    assert len(groups) == len(list(groups))
 
 
 @settings(deadline=None, max_examples=50)
@@ -26,7 +36,7 @@ def test_each_pass_sees_each_row_once_and_reads_row_groups_whole(groups, seed):
 
 
 def test_order_differs_by_pass_and_seed_and_repeats_by_seed():
-    groups = [RowGroup("a", number, 5) for number in range(4)]
+    groups = RowGroups(["a", "b"], [[5, 5, 5], [5]])
     samples = TaskStream(groups, 1).take(0, 60)
     passes = [tuple(samples[start : start + 20]) for start in (0, 20, 40)]
     assert len(set(passes)) == 3

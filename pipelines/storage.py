@@ -1,0 +1,98 @@
+"""`ray.storage`: a folder of this checkout, a shared folder or an object store, all through pyarrow.
+
+Where it lies inside the checkout, the nodes see this checkout too (one machine, or a checkout on a shared disk). Where
+it is an absolute folder or a URI, it is all that they share, and what they read of the checkout is copied there once.
+
+A *place* is an absolute path or a URI, as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem, copy_files
+
+PUBLISHED = "data"  # the folder of copies, by the hash of what is in them
+
+
+class StorageError(OSError):
+    """The storage cannot be used; the message says where, why and what to do."""
+
+
+class Storage:
+    """The storage named in params.yaml; StorageError where it cannot be opened."""
+
+    def __init__(self, setting: str) -> None:
+        self.only_shared = "://" in setting or Path(setting).is_absolute()  # the nodes do not see the checkout
+        self.place = setting.rstrip("/") if "://" in setting else str(Path(setting).resolve())
+        if "?" in self.place:
+            raise StorageError(
+                f"params.yaml.ray.storage: expected no '?' in {setting}; set options of a store in the environment "
+                "(AWS_ENDPOINT_URL, AWS_REGION), on all nodes"
+            )
+        try:
+            self._filesystem, self._path = FileSystem.from_uri(self.place)
+        except (ValueError, OSError) as error:
+            raise StorageError(f"params.yaml.ray.storage: cannot open {setting}: {error}") from error
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote, None where there is nothing."""
+        try:
+            with self._filesystem.open_input_stream(f"{self._path}/{name}") as file:
+                return json.loads(file.read())
+        except FileNotFoundError:
+            return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one small file; its folder is made."""
+        target = f"{self._path}/{name}"
+        self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        with self._filesystem.open_output_stream(f"{target}.partial") as file:
+            file.write(json.dumps(value).encode())
+        self._filesystem.move(f"{target}.partial", target)  # a killed run leaves the last good file
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all that is in it; nothing where there is none."""
+        kind = self._filesystem.get_file_info(f"{self._path}/{name}").type
+        if kind == FileType.Directory:
+            self._filesystem.delete_dir(f"{self._path}/{name}")
+        elif kind == FileType.File:
+            self._filesystem.delete_file(f"{self._path}/{name}")
+
+    def publish(self, folder: Path) -> str:
+        """The place where nodes read what is in `folder`: itself, or its copy in the storage.
+
+        A copy is named by the hash of its content: what is there already is not copied again, and what a killed call
+        left half-copied is.
+        """
+        if not self.only_shared:
+            return str(folder.resolve())
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: expected a folder to copy to {self.place}; run the stage that makes it")
+        name = f"{PUBLISHED}/{content_hash(folder)}"
+        if self.read_json(f"{name}/complete.json") is None:
+            upload(folder.resolve(), self._filesystem, f"{self._path}/{name}/{folder.name}")
+            self.write_json(f"{name}/complete.json", {"from": str(folder.resolve())})
+        return f"{self.place}/{name}/{folder.name}"
+
+
+def content_hash(folder: Path) -> str:
+    """A hash of names and content of all files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(f"{path.relative_to(folder)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def upload(folder: Path, filesystem: FileSystem, target: str) -> None:
+    """Copy the files of `folder` to `target`; what is there under the same names is replaced."""
+    filesystem.create_dir(target, recursive=True)
+    # Uploads of many files by threads can wait for one another for ever (apache/arrow#32372).
+    threads = isinstance(filesystem, LocalFileSystem)
+    copy_files(str(folder), target, destination_filesystem=filesystem, use_threads=threads)
