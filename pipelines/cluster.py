@@ -45,7 +45,7 @@ def _start_or_join() -> str:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
-        context = ray.init(num_cpus=cpus + READERS, include_dashboard=False, **quiet)
+        context = ray.init("local", num_cpus=cpus + READERS, include_dashboard=False, **quiet)
     else:
         context = _join(address, settings, quiet)
     quiet_data()

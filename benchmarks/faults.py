@@ -1,0 +1,339 @@
+"""What a fault costs a training on a cluster: workers, nodes, the driver or the storage fail while it runs.
+
+`make faults`: the default training, shortened, on three Ray nodes of this machine that share nothing but the storage;
+a row for each fault, into docs/cluster.md. It needs the shards (`make repro`), some 25 minutes, and for a storage that
+fails the right to mount (root).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from benchmarks.local_cluster import LocalCluster, stop
+from benchmarks.marks import write_between
+
+REPORT = Path("docs/cluster.md")
+BEGIN = "<!-- faults -->\n"
+AWAY = 40  # seconds that a storage or a worker is away
+TIMEOUT = 900  # seconds for a training
+CHECKPOINTS = 200  # MiB of the storage beside the shards
+
+
+class Training:
+    """`python -m pipelines.train` in a checkout, with what it prints."""
+
+    def __init__(self, checkout: Path, cluster: LocalCluster) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.train"],
+            cwd=checkout,
+            env=cluster.environment | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(checkout)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    @property
+    def step(self) -> int:
+        """The last step that it told."""
+        return max([int(number) for number in re.findall(r"step (\d+)/", "\n".join(self.lines))], default=0)
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Wait until `happened`; RuntimeError where the training ends before."""
+        until = time.monotonic() + TIMEOUT
+        while not happened():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"training ended or hangs, exit code {self.process.poll()}:\n" + self.output)
+            time.sleep(0.002)
+
+    def end(self) -> str:
+        """Wait for its end; RuntimeError with its output where that is not a good one."""
+        code = self.process.wait(TIMEOUT)
+        self._reader.join()
+        if code:
+            raise RuntimeError(f"training failed, exit code {code}:\n{self.output}")
+        return self.output
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass
+class Scene:
+    """A checkout, the storage, and how to start a cluster for them."""
+
+    checkout: Path
+    storage: Path
+    nodes: Path
+    hide: bool
+    trainings: list[Training] = field(default_factory=list)
+
+    @contextmanager
+    def cluster(self):
+        """The driver's node and two others with room for a worker each."""
+        own = Path(tempfile.mkdtemp(dir=self.nodes))
+        with LocalCluster(own, 1, self.checkout if self.hide else None) as cluster:
+            cluster.add(2)
+            cluster.add(2)
+            yield cluster
+
+    def train(self, cluster: LocalCluster) -> Training:
+        self.trainings.append(Training(self.checkout, cluster))
+        return self.trainings[-1]
+
+    def checkpoints(self) -> set[Path]:
+        return set(self.storage.glob("train-*/checkpoint_*"))
+
+
+def undisturbed(scene: Scene, at: int) -> int:
+    """nothing"""
+    with scene.cluster() as cluster:
+        scene.train(cluster).end()
+    return 0
+
+
+def worker_killed(scene: Scene, at: int) -> int:
+    """kill -9 of a worker"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        cluster.trainers()[-1].kill()
+        training.end()
+    return at
+
+
+def node_killed(scene: Scene, at: int) -> int:
+    """kill -9 of a node: raylet and worker"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        cluster.kill(2)
+        training.end()
+    return at
+
+
+def driver_killed(scene: Scene, at: int) -> int:
+    """kill -9 of the driver, run again"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        stop(training.process)
+        scene.train(cluster).end()
+    return at
+
+
+def all_killed_while_writing(scene: Scene, at: int, times: int = 10) -> int:
+    """kill -9 of driver and nodes while a checkpoint is written, ten times"""
+    moments = random.Random(0)
+    reached = 0
+    for _ in range(times):
+        with scene.cluster() as cluster:
+            training, before = scene.train(cluster), scene.checkpoints()
+            training.wait_for(lambda before=before: scene.checkpoints() - before)
+            time.sleep(moments.uniform(0, 0.1))
+            stop(training.process)
+            reached += training.step
+    with scene.cluster() as cluster:
+        scene.train(cluster).end()
+    return reached
+
+
+def worker_stopped(scene: Scene, at: int) -> int:
+    """a worker that stands still for 40 s"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        straggler = cluster.trainers()[-1]
+        straggler.send_signal(signal.SIGSTOP)
+        time.sleep(AWAY)
+        straggler.send_signal(signal.SIGCONT)
+        training.end()
+    return 0
+
+
+def storage_full(scene: Scene, at: int) -> int:
+    """storage full for 40 s"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        filler = scene.storage / "filler"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            except OSError:
+                pass
+        training.wait_for(lambda: "trying again" in training.output)
+        time.sleep(AWAY)
+        filler.unlink()
+        training.end()
+    return 0
+
+
+def storage_read_only(scene: Scene, at: int) -> int:
+    """storage read-only for 40 s"""
+    with scene.cluster() as cluster:
+        training = scene.train(cluster)
+        training.wait_for(lambda: training.step >= at)
+        subprocess.run(["mount", "-o", "remount,ro", scene.storage], check=True)
+        training.wait_for(lambda: "trying again" in training.output)
+        time.sleep(AWAY)
+        subprocess.run(["mount", "-o", "remount,rw", scene.storage], check=True)
+        training.end()
+    return 0
+
+
+FAULTS = (
+    undisturbed,
+    worker_killed,
+    node_killed,
+    driver_killed,
+    all_killed_while_writing,
+    worker_stopped,
+    storage_full,
+    storage_read_only,
+)
+
+
+def result(scene: Scene, fault: Callable, at: int) -> dict:
+    """Run a training with a fault: what it ended with, and what the fault cost."""
+    scene.trainings.clear()
+    started = time.monotonic()
+    fault(scene, at)
+    seconds = time.monotonic() - started
+    summary = json.loads((scene.checkout / "metrics/train.json").read_text())
+    repeated = 0
+    for before, after in zip(scene.trainings, scene.trainings[1:], strict=False):
+        repeated += before.step - continued(after)
+    for training in scene.trainings:
+        repeated += in_place(training.lines)
+    scores = summary["val_psnr"].values()
+    losses = pd.read_csv(scene.checkout / "plots/loss.csv")["loss"]
+    return {
+        "fault": fault.__doc__,
+        "seconds": seconds,
+        "repeated": repeated,
+        "psnr": sum(scores) / len(scores),
+        "losses": losses.tolist(),
+        "told": [line for training in scene.trainings for line in training.lines if "step" not in line.split(",")[0]],
+    } | {name: summary[name] for name in ("restarts", "seconds_lost", "goodput")}
+
+
+def continued(training: Training) -> int:
+    """The step that a training went on from."""
+    found = re.search(r"continues from step (\d+)", training.output)
+    return int(found.group(1)) if found else 0
+
+
+def in_place(lines: list[str]) -> int:
+    """Steps told before a restart inside of a training that came again after it."""
+    repeated = reached = 0
+    for line in lines:
+        if found := re.search(r"continues from step (\d+)", line):
+            repeated += max(reached - int(found.group(1)), 0)
+        elif found := re.search(r"step (\d+)/", line):
+            reached = int(found.group(1))
+    return repeated
+
+
+def make_scene(folder: Path, steps: int, hide: bool) -> Scene:
+    """Copy code, params and shards into a checkout of their own, beside a storage; as root, it is small enough to fill."""
+    checkout, storage = folder / "checkout", folder / "storage"
+    for name in ("degradations", "ipt", "pipelines", "data/shards"):
+        shutil.copytree(name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / "metrics").mkdir()
+    shutil.copy("metrics/modulation.json", checkout / "metrics")
+    yaml = YAML()
+    tree = yaml.load(Path("params.yaml").read_text())
+    tree["train"].update(
+        steps=steps, log_every=max(steps // 60, 1), validate_every=steps, checkpoint_every=steps // 6, validate_tiles=16
+    )
+    tree["ray"].update(workers=[1, 2], cpus_per_worker=1, storage=str(storage), storage_patience=300, max_failures=3)
+    with (checkout / "params.yaml").open("w") as file:
+        yaml.dump(tree, file)
+    storage.mkdir()
+    if os.geteuid() == 0:
+        shards = sum(path.stat().st_size for path in (checkout / "data/shards").rglob("*.parquet"))
+        size = f"size={(shards >> 20) + CHECKPOINTS}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", storage], check=True)
+    return Scene(checkout, storage, folder / "nodes", hide)
+
+
+def close(scene: Scene) -> None:
+    """Unmount the storage and remove all."""
+    subprocess.run(["umount", "-l", scene.storage], check=False, capture_output=True)
+    shutil.rmtree(scene.checkout.parent, ignore_errors=True)
+
+
+def table(rows: list[dict], steps: int) -> str:
+    """The rows as Markdown, beside the first one, which had no fault."""
+    first = rows[0]
+    written = [
+        f"{steps} steps, a checkpoint every {steps // 6}; without a fault {first['seconds']:.0f} s with starting three "
+        f"nodes, {first['psnr']:.2f} dB.",
+        "",
+        "| fault | ended | s longer | steps repeated | restarts | goodput | dB | loss curve |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows[1:]:
+        apart = max(abs(a - b) for a, b in zip(row["losses"], first["losses"], strict=True))
+        same = "the same" if apart == 0 else f"within {apart:.4f}"
+        written.append(
+            f"| {row['fault']} | yes | {row['seconds'] - first['seconds']:.0f} | {row['repeated']} | {row['restarts']} "
+            f"| {row['goodput']:.0%} | {row['psnr'] - first['psnr']:+.2f} | {same} |"
+        )
+    return "\n".join(written) + "\n"
+
+
+def main() -> None:
+    """Run all faults and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--faults", nargs="+", choices=[each.__name__ for each in FAULTS], default=None)
+    given = parser.parse_args()
+    scene = make_scene(Path(tempfile.mkdtemp(prefix="faults-")), given.steps, hide=True)
+    scene.nodes.mkdir()
+    rows = []
+    try:
+        for fault in FAULTS:
+            if given.faults and fault.__name__ not in given.faults and fault is not undisturbed:
+                continue
+            row = result(scene, fault, int(given.steps * 0.45))
+            rows.append(row)
+            print(json.dumps({name: value for name, value in row.items() if name != "losses"}, indent=1), flush=True)
+    finally:
+        close(scene)
+    written = table(rows, given.steps)
+    print(written)
+    if not given.faults:
+        write_between(REPORT, BEGIN, written)
+
+
+if __name__ == "__main__":
+    main()

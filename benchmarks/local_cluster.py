@@ -1,0 +1,124 @@
+"""Several Ray nodes on this machine, each a raylet that can be killed; for tests and for the table of faults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+START = 90  # seconds that a node may take to start
+
+
+class LocalCluster:
+    """A head and other nodes, as `ray start` makes them; a context manager that stops them all."""
+
+    def __init__(self, folder: Path, head_cpus: int, hidden: Path | None = None) -> None:
+        """`folder` is for the nodes' own working directories and logs; `hidden` is one that no node but the head sees.
+
+        Raises RuntimeError where this machine cannot hide a folder (no `unshare`, or not allowed).
+        """
+        if hidden and subprocess.run(_hiding(hidden, "true"), capture_output=True, check=False).returncode:
+            raise RuntimeError("this machine cannot hide a folder from a process: `unshare -rm` and `mount` are needed")
+        self.folder, self.hidden = folder, hidden
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"{_own_address()}:{port}"
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        self.nodes: list[subprocess.Popen] = []
+        self._start(None, "--head", f"--port={port}", f"--num-cpus={head_cpus}", "--include-dashboard=false")
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number in reversed(range(len(self.nodes))):
+            self.kill(number)
+
+    def add(self, cpus: int) -> int:
+        """Start one more node; returns its number (the head is 0)."""
+        return self._start(self.hidden, f"--address={self.address}", f"--num-cpus={cpus}")
+
+    def _start(self, hidden: Path | None, *options: str) -> int:
+        number = len(self.nodes)
+        own = self.folder / f"node{number}"
+        own.mkdir(parents=True)
+        command = [shutil.which("ray", path=self.environment["PATH"]), "start", "--block", *options]
+        command += ["--object-store-memory=300000000", "--disable-usage-stats"]
+        with (own / "log.txt").open("w") as log:
+            self.nodes.append(
+                subprocess.Popen(
+                    _hiding(hidden, *command) if hidden else command,
+                    cwd=own,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        until = time.monotonic() + START
+        while "Ray runtime started" not in (own / "log.txt").read_text():
+            if time.monotonic() > until or self.nodes[number].poll() is not None:
+                raise RuntimeError(f"node {number} did not start:\n{(own / 'log.txt').read_text()}")
+            time.sleep(0.2)
+        return number
+
+    def processes(self, number: int, name: str = "") -> list[psutil.Process]:
+        """The living processes of a node whose title holds `name`, such as `raylet` or `ray::_RayTrainWorker`."""
+        try:
+            children = psutil.Process(self.nodes[number].pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        found = []
+        for child in children:
+            try:
+                if name in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def trainers(self) -> list[psutil.Process]:
+        """The processes of Ray Train's workers, on all nodes."""
+        return [each for number in range(len(self.nodes)) for each in self.processes(number, "RayTrainWorker")]
+
+    def kill(self, number: int) -> None:
+        """kill -9 of everything on a node, its raylet first."""
+        every = self.processes(number)
+        for process in sorted(every, key=lambda each: "raylet" not in each.name()):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.nodes[number].kill()
+        self.nodes[number].wait()
+
+
+def _hiding(folder: Path, *command: str) -> list[str]:
+    """A command in a mount namespace of its own, where `folder` is empty."""
+    script = 'mount -t tmpfs none "$1" && shift && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(folder), *command]
+
+
+def _own_address() -> str:
+    import ray
+
+    return ray.util.get_node_ip_address()
+
+
+def stop(process: subprocess.Popen) -> None:
+    """kill -9 of a process and all that it started."""
+    for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        child.send_signal(signal.SIGKILL)
+    process.wait()
