@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import psutil
 from ruamel.yaml import YAML
 
-from benchmarks.local_cluster import LocalCluster, stop
+from benchmarks.local_cluster import LocalCluster
 from benchmarks.marks import write_between
 
 REPORT = Path("docs/cluster.md")
@@ -70,6 +71,13 @@ class Training:
                 raise RuntimeError(f"training ended or hangs, exit code {self.process.poll()}:\n" + self.output)
             time.sleep(0.002)
 
+    def kill(self) -> None:
+        """kill -9 of the driver and all that it started."""
+        for child in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            child.kill()
+        self.process.wait()
+        self._reader.join()
+
     def end(self) -> str:
         """Wait for its end; RuntimeError with its output where that is not a good one."""
         code = self.process.wait(TIMEOUT)
@@ -95,11 +103,11 @@ class Scene:
 
     @contextmanager
     def cluster(self):
-        """The driver's node and two others with room for a worker each."""
+        """The driver's node, without room for a worker, and two others with room for one each."""
         own = Path(tempfile.mkdtemp(dir=self.nodes))
-        with LocalCluster(own, 1, self.checkout if self.hide else None) as cluster:
-            cluster.add(2)
-            cluster.add(2)
+        with LocalCluster(own, 0, self.checkout if self.hide else None) as cluster:
+            cluster.add(1)
+            cluster.add(1)
             yield cluster
 
     def train(self, cluster: LocalCluster) -> Training:
@@ -142,7 +150,7 @@ def driver_killed(scene: Scene, at: int) -> int:
     with scene.cluster() as cluster:
         training = scene.train(cluster)
         training.wait_for(lambda: training.step >= at)
-        stop(training.process)
+        training.kill()
         scene.train(cluster).end()
     return at
 
@@ -156,7 +164,7 @@ def all_killed_while_writing(scene: Scene, at: int, times: int = 10) -> int:
             training, before = scene.train(cluster), scene.checkpoints()
             training.wait_for(lambda before=before: scene.checkpoints() - before)
             time.sleep(moments.uniform(0, 0.1))
-            stop(training.process)
+            training.kill()
             reached += training.step
     with scene.cluster() as cluster:
         scene.train(cluster).end()
@@ -263,7 +271,7 @@ def in_place(lines: list[str]) -> int:
 
 
 def make_scene(folder: Path, steps: int, hide: bool) -> Scene:
-    """Copy code, params and shards into a checkout of their own, beside a storage; as root, it is small enough to fill."""
+    """Copy code, params and shards into a checkout of their own, beside a storage (as root, one that can be filled)."""
     checkout, storage = folder / "checkout", folder / "storage"
     for name in ("degradations", "ipt", "pipelines", "data/shards"):
         shutil.copytree(name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))

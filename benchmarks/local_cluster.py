@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -115,10 +114,3 @@ def _own_address() -> str:
     import ray
 
     return ray.util.get_node_ip_address()
-
-
-def stop(process: subprocess.Popen) -> None:
-    """kill -9 of a process and all that it started."""
-    for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        child.send_signal(signal.SIGKILL)
-    process.wait()

@@ -17,7 +17,6 @@ from pipelines.params import Ray, load_params
 from pipelines.storage import Storage, StorageError
 
 PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
-READERS = 1  # logical CPUs beside the trainers', so that reading never waits for training to end
 
 
 class ClusterError(RuntimeError):
@@ -45,7 +44,7 @@ def _start_or_join() -> str:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
-        context = ray.init("local", num_cpus=cpus + READERS, include_dashboard=False, **quiet)
+        context = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         context = _join(address, settings, quiet)
     quiet_data()
@@ -116,13 +115,10 @@ def worker_range(settings: Ray) -> tuple[int, int]:
 
 
 def cpus_per_worker(settings: Ray) -> int:
-    """The number in params, or the cluster's CPUs shared out among the most workers, a reader's left on each node.
-
-    Where no cluster is connected, this machine's cores.
-    """
+    """The number in params, or the CPUs of the cluster (of this machine, where none is connected) for each worker."""
     if settings.cpus_per_worker != "auto":
         return settings.cpus_per_worker
     workers = max(worker_range(settings)[1], 1)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
-    free = [max(int(node.get("CPU", 0)) - READERS, 0) for node in nodes] or [len(os.sched_getaffinity(0))]
-    return max(min(sum(free) // workers, max(free)), 1)
+    cpus = [int(node.get("CPU", 0)) for node in nodes] or [len(os.sched_getaffinity(0))]
+    return max(min(sum(cpus) // workers, max(cpus)), 1)

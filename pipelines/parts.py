@@ -132,11 +132,17 @@ def window_dataset(read: Read, split: Split, window: list[tuple[int, int]]) -> r
     """The items of all workers in the steps of `window`, read as they are consumed.
 
     A row is what one worker trains on in one step: step, rank, and lists of the columns that `read` gives. A block is a
-    segment of one worker; the workers take turns.
+    segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not shut it
+    out: one task a worker, which mostly waits for the storage.
     """
     count = len(window) * split.workers
-    return ray.data.range(count, override_num_blocks=count).map_batches(
-        _ReadSegment(read, split, window), batch_size=1, batch_format="numpy"
+    segments = ray.data.from_items([{"segment": number} for number in range(count)], override_num_blocks=count)
+    return segments.map_batches(
+        _ReadSegment(read, split, window),
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=0,
+        concurrency=max(split.workers, 2),
     )
 
 
@@ -147,7 +153,7 @@ class _ReadSegment:
         self.read, self.split, self.window = read, split, window
 
     def __call__(self, batch: dict) -> pa.Table:
-        segment, rank = divmod(int(batch["id"][0]), self.split.workers)
+        segment, rank = divmod(int(batch["segment"][0]), self.split.workers)
         first, last = self.window[segment]
         items = self.split.items(rank, first, last)
         return packed(self.read(items.start, items.stop), first, last, rank)

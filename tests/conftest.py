@@ -52,7 +52,7 @@ def local_ray():
     import pipelines  # noqa: F401  sets Ray's environment
     from pipelines.cluster import quiet_data
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     quiet_data()
     yield ray
     ray.shutdown()

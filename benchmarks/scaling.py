@@ -1,0 +1,109 @@
+"""Steps of training: a bare torch loop, Ray Train around it, and two workers; the batches already in memory.
+
+`make bench-scaling`: one thread a worker, batches of the default size for each worker (so two workers see twice as
+many samples a step). What reading them costs is measured apart, by `make bench-ingest`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer, prepare_model
+
+from ipt.config import ModelConfig
+from ipt.model import InstructIPT
+from ipt.training import Batch, TrainingSettings, TrainingState, fit
+from pipelines.choice import model_config, read_choice, training_settings
+from pipelines.cluster import connected
+from pipelines.params import load_params
+
+WARM = 10  # steps before the clock starts
+
+
+def step_seconds(config: dict, wrap=lambda model: model) -> list[float]:
+    """Seconds of each step of the training loop, batches from memory."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = InstructIPT(ModelConfig.from_dict(config["model"]))
+    network = wrap(model)
+    state = TrainingState(model, TrainingSettings(**config["settings"]))
+    seconds: list[float] = []
+    fit(
+        state,
+        itertools.cycle(config_batches(config)),
+        network=network,
+        on_step=lambda report: seconds.append(report.step_seconds),
+    )
+    return seconds[WARM:]
+
+
+def config_batches(config: dict) -> list[Batch]:
+    """Four batches of noise: what is in them changes nothing about time."""
+    count, side = config["groups"] * config["tasks"], config["crop"]
+    index = torch.arange(config["tasks"]).repeat_interleave(config["groups"])
+    return [Batch(torch.rand(count, 3, side, side), torch.rand(count, 3, side, side), index) for _ in range(4)]
+
+
+def worker(config: dict) -> None:
+    """In a Ray Train worker: measure; the first one writes."""
+    seconds = step_seconds(config, prepare_model)
+    if ray.train.get_context().get_world_rank() == 0:
+        Path(config["out"]).write_text(json.dumps(seconds))
+
+
+def with_ray(config: dict, workers: int, storage: str) -> list[float]:
+    """The same steps in Ray Train workers."""
+    out = Path(storage) / "measured.json"
+    TorchTrainer(
+        worker,
+        train_loop_config=config | {"out": str(out)},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        run_config=ray.train.RunConfig(storage_path=storage, name=f"scaling-{time.time_ns()}"),
+    ).fit()
+    return json.loads(out.read_text())
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--groups", type=int, default=None, help="of a worker's batch; default: train.groups_per_step")
+    given = parser.parse_args()
+    params = load_params()
+    config = {
+        "model": model_config(params, read_choice()).to_dict(),
+        "settings": dataclasses.asdict(training_settings(params, given.steps, bf16=False)),
+        "groups": given.groups or params.train.groups_per_step,
+        "tasks": len(params.tasks),
+        "crop": params.ingest.crop,
+    }
+    measured: dict[str, list[float]] = {"bare": [], "one": [], "two": []}
+    with tempfile.TemporaryDirectory(dir=".") as storage, connected():
+        storage = str(Path(storage).resolve())
+        for _ in range(given.turns):
+            measured["bare"].append(statistics.median(step_seconds(config)))
+            measured["one"].append(statistics.median(with_ray(config, 1, storage)))
+            measured["two"].append(statistics.median(with_ray(config, 2, storage)))
+    for name, seconds in measured.items():
+        print(f"{name:5} {1000 * statistics.median(seconds):.1f} ms a step ({1000 * min(seconds):.1f} to "
+              f"{1000 * max(seconds):.1f})")  # fmt: skip
+    overhead = [one / bare - 1 for one, bare in zip(measured["one"], measured["bare"], strict=True)]
+    scaling = [2 * one / two for one, two in zip(measured["one"], measured["two"], strict=True)]
+    print(f"Ray Train over the bare loop: {statistics.median(overhead):+.1%} "
+          f"({min(overhead):+.1%} to {max(overhead):+.1%})")  # fmt: skip
+    print(f"samples/s of two workers over one: {statistics.median(scaling):.2f} "
+          f"({min(scaling):.2f} to {max(scaling):.2f})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

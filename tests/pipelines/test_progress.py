@@ -1,0 +1,24 @@
+"""What faults cost, from what a run has noted of its lives and checkpoints."""
+
+from pipelines.progress import History, Life, faults
+
+CHECKPOINTS = [{"step": 100, "time": 1050.0}, {"step": 200, "time": 1150.0}, {"step": 300, "time": 1300.0}]
+
+
+def test_without_faults_nothing_is_lost():
+    assert faults([Life(0, 1000.0, 2)], History(checkpoints=CHECKPOINTS)) == {
+        "restarts": 0, "seconds_lost": 0.0, "goodput": 1.0,
+    }  # fmt: skip
+
+
+def test_lost_is_what_lies_between_a_checkpoint_and_the_first_batch_after_it():
+    lives = [Life(0, 1000.0, 2), Life(0, 1010.0, 2), Life(100, 1080.0, 1)]
+    assert faults(lives, History(checkpoints=CHECKPOINTS)) == {
+        "restarts": 2,
+        "seconds_lost": 40.0,  # 10 from the start, 30 from the first checkpoint
+        "goodput": round(1 - 40 / 300, 4),
+    }
+
+
+def test_a_run_of_one_moment_has_lost_nothing():
+    assert faults([Life(5, 1000.0, 1)], History())["goodput"] == 1.0

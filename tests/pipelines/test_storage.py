@@ -1,0 +1,97 @@
+"""The storage: here, in a shared folder and in an object store; what is published there is copied once."""
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pipelines.schema import open_parquet, open_tiles
+from pipelines.shards import row_groups_of
+from pipelines.storage import Storage, StorageError, content_hash
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An object store on this machine, with a bucket."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["here", "shared", "s3"])
+def storage(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if request.param == "s3":
+        return Storage(f"{request.getfixturevalue('s3')}/{tmp_path.name}/")
+    return Storage("runs" if request.param == "here" else str(tmp_path / "shared"))
+
+
+def test_json_comes_back_and_is_gone_when_removed(storage):
+    assert storage.read_json("run/lives.json") is None
+    storage.write_json("run/lives.json", [{"step": 3}])
+    storage.write_json("run/lives.json", [{"step": 4}])
+    assert storage.read_json("run/lives.json") == [{"step": 4}]
+    storage.remove("run")
+    storage.remove("run")
+    assert storage.read_json("run/lives.json") is None
+
+
+def test_what_nodes_read_is_where_they_see_it(storage, shards):
+    place = storage.publish(shards / "denoise")
+    if storage.only_shared:
+        assert place == f"{storage.place}/data/{content_hash(shards / 'denoise')}/denoise"
+    else:
+        assert place == str(shards / "denoise")
+    here, there = row_groups_of(shards / "denoise/train"), row_groups_of(shards / "denoise/train", f"{place}/train")
+    assert here.rows.tolist() == there.rows.tolist()
+    for ours, copied in zip(here.paths, there.paths, strict=True):
+        assert copied.startswith(place)
+        assert open_parquet(copied).read().equals(open_parquet(ours).read())
+    with pytest.raises(FileNotFoundError, match=r"val\.parquet: expected clean tiles; make them with"):
+        open_tiles(f"{place}/val.parquet")
+
+
+def test_a_copy_is_made_once_and_again_where_it_was_not_complete(tmp_path, monkeypatch):
+    folder = tmp_path / "derain"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train/a").write_text("first")
+    storage = Storage(str(tmp_path / "shared"))
+    place = storage.publish(folder)
+    uploaded = []
+    monkeypatch.setattr("pipelines.storage.upload", lambda *what: uploaded.append(what))
+    assert storage.publish(folder) == place
+    assert not uploaded
+    (tmp_path / "shared/data" / content_hash(folder) / "complete.json").unlink()
+    storage.publish(folder)
+    assert len(uploaded) == 1
+    (folder / "train/a").write_text("other")
+    assert storage.publish(folder) != place
+    assert len(uploaded) == 2
+
+
+def test_the_hash_is_that_of_names_and_content(tmp_path):
+    (tmp_path / "a").write_text("1")
+    first = content_hash(tmp_path)
+    assert first == content_hash(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert content_hash(tmp_path) != first
+
+
+def test_what_cannot_be_a_storage_is_told(tmp_path):
+    with pytest.raises(StorageError, match=r"ray\.storage: cannot open ftp://host/folder"):
+        Storage("ftp://host/folder")
+    with pytest.raises(StorageError, match=r"expected no '\?' in s3://bucket\?region=x; set options"):
+        Storage("s3://bucket?region=x")
+    with pytest.raises(FileNotFoundError, match=r"none: expected a folder to copy to .*; run the stage that makes it"):
+        Storage(str(tmp_path)).publish(tmp_path / "none")

@@ -1,0 +1,111 @@
+"""Several Ray nodes: they share nothing but the storage, they die, and the work goes on."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pandas as pd
+import pytest
+from projects import Project, toy
+
+from benchmarks.faults import Training
+from benchmarks.local_cluster import LocalCluster
+
+pytestmark = pytest.mark.slow
+
+STEPS = 60
+
+
+def toy_on_cluster(tree) -> None:
+    toy(tree)
+    tree["train"].update(steps=STEPS, checkpoint_every=10, log_every=2, validate_every=STEPS)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.edit(toy_on_cluster)
+    return project
+
+
+@pytest.fixture
+def cluster(project, tmp_path):
+    """The driver's node without room for work, and two others that do not see the checkout."""
+    try:
+        cluster = LocalCluster(tmp_path / "nodes", 0, hidden=project.folder)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    with cluster:
+        cluster.add(1)
+        cluster.add(1)
+        storage = tmp_path / "storage"
+        settings = {"address": cluster.address, "storage": str(storage), "workers": [1, 2]}
+        project.edit(lambda tree: tree["ray"].update(settings))
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project):
+    """Loss by step of the same training on this machine alone, which makes what the tests of faults begin with."""
+    project.edit(lambda tree: tree["ray"].update(address="local", storage="runs", workers=2))
+    project.repro("train")
+    return pd.read_csv(project.folder / "plots/loss.csv").set_index("step")["loss"]
+
+
+def losses(project) -> pd.Series:
+    return pd.read_csv(project.folder / "plots/loss.csv").set_index("step")["loss"]
+
+
+def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, cluster):
+    """The whole pipeline from nothing: the same shards to the byte, the same training to the digit."""
+    shards = {path: hash_ for path, hash_ in project.locked().items() if path.startswith("data/shards")}
+    (project.folder / "dvc.lock").unlink()
+    output = project.repro("--force")
+    assert {path: hash_ for path, hash_ in project.locked().items() if path.startswith("data/shards")} == shards
+    assert losses(project).equals(undisturbed)
+    assert project.json("metrics/register.json")["version"] == 1
+    assert "waiting for nodes" not in output
+
+
+def test_a_storage_that_nodes_do_not_share_is_told(project, cluster):
+    """Inside of the checkout, which is hidden from the nodes."""
+    project.edit(lambda tree: tree["ray"].update(storage=str(project.folder / "runs")))
+    done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
+    assert done.returncode == 1
+    assert re.search(r"error: params.yaml.ray.storage: .*/runs is not shared: .*cannot be read on [\d.]+", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_no_cluster_is_told(project, undisturbed):
+    project.edit(lambda tree: tree["ray"].update(address="127.0.0.1:9"))
+    done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
+    assert done.returncode == 1
+    assert "no Ray cluster at 127.0.0.1:9 (RAY_ADDRESS or params.yaml.ray.address)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("victim", ["worker", "node", "driver"])
+def test_training_goes_on_after_a_kill(project, undisturbed, cluster, victim):
+    training = Training(project.folder, cluster)
+    training.wait_for(lambda: training.step >= 26)
+    if victim == "worker":
+        cluster.trainers()[-1].kill()
+    elif victim == "node":
+        cluster.kill(2)
+    else:
+        training.kill()
+        training = Training(project.folder, cluster)
+    output = training.end()
+    found = re.search(r"continues from step (\d+) of 60, workers: (\d)", output)
+    assert int(found.group(1)) % 10 == 0
+    assert int(found.group(2)) == (1 if victim == "node" else 2)
+    assert ("failed: " in output) == (victim != "driver")
+    assert project.json("metrics/train.json")["restarts"] == 1
+    assert 0 < project.json("metrics/train.json")["goodput"] < 1
+    after = losses(project)
+    assert after.index.tolist() == undisturbed.index.tolist()  # nothing lost, nothing twice
+    if victim != "node":  # as many workers: the same to the digit
+        assert after.equals(undisturbed)
+    assert list((project.folder / "models/trained").iterdir())
+    assert not list(cluster.folder.parent.glob("storage/train-*"))  # nothing is left of the run
