@@ -78,13 +78,13 @@ def check_reach(storage: Storage) -> None:
     name, token = f".reach-{uuid.uuid4().hex}.json", uuid.uuid4().hex
     storage.write_json(name, token)
     asked = {
-        address: ray.remote(_sees)
+        node: ray.remote(_sees)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         .remote(storage.place, name, token)
-        for node, address in nodes.items()
+        for node in nodes
     }
     try:
-        blind = [address for address, answer in asked.items() if not ray.get(answer)]
+        blind = sorted({nodes[node] for node, answer in asked.items() if not ray.get(answer)})
     finally:
         storage.remove(name)
     if blind:
