@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations clean
+.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -62,6 +62,15 @@ statistics: $(INSTALLED)  ## the recipes beside real pairs, into docs/statistics
 bench-degradations: $(INSTALLED)  ## speed of the degradations beside their peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/peers imagecorruptions==1.1.2 'setuptools<80'
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.degradations
+
+bench-ingest: $(INSTALLED)  ## training data by Ray Data beside a torch DataLoader, and memory by size of the data
+	$(BIN)/python -m benchmarks.ingest
+
+bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare training loop
+	$(BIN)/python -m benchmarks.scaling
+
+faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
+	$(BIN)/python -m benchmarks.faults
 
 clean:  ## remove the environment, caches and unfinished runs (data, models and the MLflow store stay)
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis runs *.egg-info

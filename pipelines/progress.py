@@ -48,11 +48,13 @@ def faults(lives: list[Life], history: History) -> dict[str, float]:
     """What a run's faults cost: restarts, seconds lost, and the share of its time that was not (goodput).
 
     Lost is the time from the checkpoint that a life goes on from (or the run's first batch, where there was none) to
-    its first batch: work done twice, starting again, and waiting for whoever starts it again.
+    its first batch: work done twice, starting again, and waiting for whoever starts it again. Lives that go on from
+    the same checkpoint count once, up to the first batch of the last of them.
     """
     written = {each["step"]: each["time"] for each in history.checkpoints}
     first, last = lives[0].time, max([*written.values(), lives[-1].time])
-    lost = sum(life.time - written.get(life.step, first) for life in lives[1:])
+    begun = {life.step: life.time for life in lives[1:]}  # the last life from each checkpoint
+    lost = sum(time - written.get(step, first) for step, time in begun.items())
     return {
         "restarts": len(lives) - 1,
         "seconds_lost": round(lost, 1),

@@ -47,6 +47,32 @@ def scale_of_worker(rank: int, folder) -> None:
     torch.distributed.destroy_process_group()
 
 
+def test_workers_with_unequal_batches_pull_as_one_would(tmp_path):
+    torch.multiprocessing.spawn(loss_of_part, (tmp_path,), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole = torch.tensor(SAMPLES, requires_grad=True)
+    loss, scale = balanced_loss(whole.mean(1), None, WEIGHTS)
+    loss.backward()
+    gradient = torch.cat([gradient for _, _, gradient in parts], 1) / 2  # DDP takes the mean over workers
+    torch.testing.assert_close(gradient, whole.grad)
+    assert sum(loss.item() for loss, _, _ in parts) / 2 == pytest.approx(loss.item())
+    for _, own, _ in parts:
+        torch.testing.assert_close(own, scale)
+
+
+SAMPLES = [[0.1, 0.4, 0.7], [2.0, 3.0, 7.0]]  # errors by task
+WEIGHTS = torch.tensor([2.0, 1.0])
+
+
+def loss_of_part(rank: int, folder) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    own = torch.tensor(SAMPLES)[:, [slice(0, 2), slice(2, 3)][rank]].requires_grad_()
+    loss, scale = balanced_loss(own.mean(1), None, WEIGHTS, part=own.shape[1] * 2 / 3)
+    loss.backward()
+    torch.save((loss.detach(), scale, own.grad), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
 class Shift(torch.nn.Module):
     """Adds a shared colour: what opposite tasks want of it, they undo."""
 

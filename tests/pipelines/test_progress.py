@@ -20,5 +20,11 @@ def test_lost_is_what_lies_between_a_checkpoint_and_the_first_batch_after_it():
     }
 
 
+def test_lives_from_one_checkpoint_lose_its_time_once():
+    lives = [Life(0, 1000.0, 2), Life(100, 1080.0, 2), Life(100, 1120.0, 2)]
+    lost = 70.0  # from the checkpoint to the first batch of the last life, not 30 and 70
+    assert faults(lives, History(checkpoints=CHECKPOINTS))["seconds_lost"] == lost
+
+
 def test_a_run_of_one_moment_has_lost_nothing():
     assert faults([Life(5, 1000.0, 1)], History())["goodput"] == 1.0
