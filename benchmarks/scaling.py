@@ -1,7 +1,8 @@
 """Steps of training: a bare torch loop, Ray Train around it, and two workers; the batches already in memory.
 
-`make bench-scaling`: one thread a worker, batches of the default size for each worker (so two workers see twice as
-many samples a step). What reading them costs is measured apart, by `make bench-ingest`.
+`make bench-scaling`: one thread a worker, batches of one size for each worker (so two workers see twice as many
+samples a step). Two loops that know nothing of each other run beside them: what this machine gives two workers at
+most. What reading the batches costs is measured apart, by `make bench-ingest`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer, prepare_model
@@ -72,37 +74,57 @@ def with_ray(config: dict, workers: int, storage: str) -> list[float]:
     return json.loads(out.read_text())
 
 
+def apart(config: dict) -> float:
+    """Median seconds of a step of two bare loops at once, in processes of their own."""
+    loop = ray.remote(step_seconds).options(num_cpus=1)
+    return statistics.median(itertools.chain(*ray.get([loop.remote(config), loop.remote(config)])))
+
+
+def measure(config: dict, turns: int, storage: str) -> dict[str, list[float]]:
+    """Median seconds of a step of each way, by turn."""
+    measured: dict[str, list[float]] = {"bare": [], "one": [], "two": [], "apart": []}
+    for _ in range(turns):
+        measured["bare"].append(statistics.median(step_seconds(config)))
+        measured["one"].append(statistics.median(with_ray(config, 1, storage)))
+        measured["two"].append(statistics.median(with_ray(config, 2, storage)))
+        measured["apart"].append(apart(config))
+    return measured
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median and range."""
+    middle, low, high = (format(value, form) for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
 def main() -> None:
     """Measure in turns and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--groups", type=int, default=None, help="of a worker's batch; default: train.groups_per_step")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--groups", type=int, nargs="*", default=[2, 8], help="of a worker's batch")
     given = parser.parse_args()
     params = load_params()
-    config = {
-        "model": model_config(params, read_choice()).to_dict(),
-        "settings": dataclasses.asdict(training_settings(params, given.steps, bf16=False)),
-        "groups": given.groups or params.train.groups_per_step,
-        "tasks": len(params.tasks),
-        "crop": params.ingest.crop,
-    }
-    measured: dict[str, list[float]] = {"bare": [], "one": [], "two": []}
     with tempfile.TemporaryDirectory(dir=".") as storage, connected():
-        storage = str(Path(storage).resolve())
-        for _ in range(given.turns):
-            measured["bare"].append(statistics.median(step_seconds(config)))
-            measured["one"].append(statistics.median(with_ray(config, 1, storage)))
-            measured["two"].append(statistics.median(with_ray(config, 2, storage)))
-    for name, seconds in measured.items():
-        print(f"{name:5} {1000 * statistics.median(seconds):.1f} ms a step ({1000 * min(seconds):.1f} to "
-              f"{1000 * max(seconds):.1f})")  # fmt: skip
-    overhead = [one / bare - 1 for one, bare in zip(measured["one"], measured["bare"], strict=True)]
-    scaling = [2 * one / two for one, two in zip(measured["one"], measured["two"], strict=True)]
-    print(f"Ray Train over the bare loop: {statistics.median(overhead):+.1%} "
-          f"({min(overhead):+.1%} to {max(overhead):+.1%})")  # fmt: skip
-    print(f"samples/s of two workers over one: {statistics.median(scaling):.2f} "
-          f"({min(scaling):.2f} to {max(scaling):.2f})")  # fmt: skip
+        for groups in given.groups:
+            config = {
+                "model": model_config(params, read_choice()).to_dict(),
+                "settings": dataclasses.asdict(training_settings(params, given.steps, bf16=False)),
+                "groups": groups,
+                "tasks": len(params.tasks),
+                "crop": params.ingest.crop,
+            }
+            measured = measure(config, given.turns, str(Path(storage).resolve()))
+            print(f"{groups * len(params.tasks)} samples a worker and step")
+            for name, seconds in measured.items():
+                print(f"  {name:5} {spread([1000 * each for each in seconds], '.1f')} ms a step")
+            bare, one, two, both = measured.values()
+            overhead = [a / b - 1 for a, b in zip(one, bare, strict=True)]
+            scaling = [2 * a / b for a, b in zip(one, two, strict=True)]
+            most = [2 * a / b for a, b in zip(bare, both, strict=True)]
+            print(f"  Ray Train over the bare loop: {spread(overhead, '+.1%')}")
+            print(f"  samples/s of two workers over one: {spread(scaling, '.2f')}")
+            print(f"  of two loops apart over one: {spread(most, '.2f')}", flush=True)
 
 
 if __name__ == "__main__":
