@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling faults clean
+.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -68,6 +68,9 @@ bench-ingest: $(INSTALLED)  ## training data by Ray Data beside a torch DataLoad
 
 bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare training loop
 	$(BIN)/python -m benchmarks.scaling
+
+bench-hand-out: $(INSTALLED)  ## segments of training data that Ray hands out per second, for up to 64 workers
+	$(BIN)/python -m benchmarks.hand_out
 
 faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
 	$(BIN)/python -m benchmarks.faults
