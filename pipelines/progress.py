@@ -115,6 +115,8 @@ class Progress:
                     print(f"{self._stage}: step {step}/{self._steps}, {text}", flush=True)
 
     def _text(self, row: dict[str, float], step: int, first: tuple[float, int]) -> str:
+        if "workers" in row:
+            return f"workers: {row['workers']}, restarts so far: {row['restarts']}"
         if "loss" not in row:
             return ", ".join(f"{name.removeprefix('val_psnr/')} {value:.2f}" for name, value in row.items()) + " dB"
         left = (time.monotonic() - first[0]) / (step - first[1]) * (self._steps - step) if step > first[1] else None
