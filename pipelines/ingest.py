@@ -19,7 +19,8 @@ import pyarrow as pa
 from pipelines.params import Task
 from pipelines.shards import RowGroup, RowGroups, ShardError, read_rows, row_groups_of
 
-SEGMENT = 32  # groups made by one read: a row group of each task where shares are 1 and row groups have 32 rows
+# Groups made by one read, 38 MB of default tiles: each costs Ray about 10 ms, and what waits in memory grows with it.
+SEGMENT = 128
 
 
 class TaskStream:
