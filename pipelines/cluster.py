@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pipelines.params import Ray, load_params
 from pipelines.storage import Storage, StorageError
 
 PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
+ANSWER = 10.0  # seconds for a cluster to answer
 
 
 class ClusterError(RuntimeError):
@@ -57,17 +59,39 @@ def _join(address: str, settings: Ray, quiet: dict) -> ray.client_builder.Client
         raise ClusterError(
             f"{address}: Ray Train does not run through Ray Client; run this on a node of the cluster, or as a Ray job"
         )
+    check_answers(address)
     storage = Storage(settings.storage)
     code = {"py_modules": [str(Path(name).resolve()) for name in PACKAGES]} if storage.only_shared else {}
     try:
         context = ray.init(address, runtime_env=code, **quiet)
     except ConnectionError as error:
-        raise ClusterError(
-            f"no Ray cluster at {address} (RAY_ADDRESS or params.yaml.ray.address): {error}; start one with `ray start "
-            "--head`, or set ray.address: local"
-        ) from error
+        raise no_cluster(address, error) from error
     check_reach(storage)
     return context
+
+
+def check_answers(address: str) -> None:
+    """Raise ClusterError where nobody listens at HOST:PORT, at once: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":  # Ray looks for it on this machine
+        return
+    if not (host and port.isdecimal()):
+        raise ClusterError(
+            "RAY_ADDRESS or params.yaml.ray.address: expected local, auto or HOST:PORT, such as 10.0.0.1:6379, got "
+            f"{address}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise no_cluster(address, error) from error
+
+
+def no_cluster(address: str, reason: Exception) -> ClusterError:
+    """The error where no Ray runs."""
+    return ClusterError(
+        f"no Ray cluster at {address} (RAY_ADDRESS or params.yaml.ray.address): {reason}; start one with `ray start "
+        "--head`, or set ray.address: local"
+    )
 
 
 def check_reach(storage: Storage) -> None:
