@@ -41,12 +41,12 @@ CHECKPOINTS = 200  # MiB of the storage beside the shards
 class Training:
     """`python -m pipelines.train` in a checkout, with what it prints."""
 
-    def __init__(self, checkout: Path, cluster: LocalCluster) -> None:
+    def __init__(self, checkout: Path, cluster: LocalCluster, **environment: str) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.train"],
             cwd=checkout,
-            env=cluster.environment | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(checkout)},
+            env=cluster.environment | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(checkout)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

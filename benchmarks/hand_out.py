@@ -15,10 +15,10 @@ import pyarrow as pa
 import ray
 
 from pipelines.cluster import connected
-from pipelines.ingest import SEGMENT
 from pipelines.parts import Split, Windows, split_windows
 
 SEGMENTS = 1024  # of all workers together
+STEPS = 128  # of a segment
 
 
 def read(start: int, stop: int) -> pa.Table:
@@ -28,15 +28,15 @@ def read(start: int, stop: int) -> pa.Table:
 
 def segments_per_second(workers: int) -> tuple[float, float]:
     """Seconds to the first items of all workers, and segments handed out per second after that."""
-    steps = SEGMENTS // workers * SEGMENT
-    split = Split(steps, items_per_step=workers, interval=steps, segment=SEGMENT, workers=workers)
+    steps = SEGMENTS // workers * STEPS
+    split = Split(steps, items_per_step=workers, interval=steps, segment=STEPS, workers=workers)
     windows = split_windows(split, 0)[:1]
     made = ray.remote(Windows).options(num_cpus=0).remote(read, split, windows)
     started = time.perf_counter()
 
     def consume(rank: int) -> tuple[float, int]:
         shard = ray.get(made.shard.remote(0, rank))
-        tables = iter(shard.iter_batches(batch_size=SEGMENT, batch_format="pyarrow", prefetch_batches=1))
+        tables = iter(shard.iter_batches(batch_size=STEPS, batch_format="pyarrow", prefetch_batches=1))
         next(tables)
         return time.perf_counter(), sum(1 for _ in tables)
 

@@ -3,20 +3,23 @@
 `make bench-ingest`: both read the same groups of the default shards, decode, crop, turn and stack them, for a consumer
 that does nothing else, in turns. Ray Data hands encoded images to the consumer's decode threads; the DataLoader decodes
 in as many processes as Ray has threads and reader together. Start-up is told apart. For memory, the shards are linked
-under new names until there are 1, 10 and 50 times as many.
+under new names until there are 1, 10, 50 and 163 times as many (of the default shards, 163 times are a million rows).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -27,7 +30,7 @@ from ray.train.torch import TorchTrainer
 from ipt.training import Batch
 from pipelines.batches import training_batches
 from pipelines.cluster import connected
-from pipelines.ingest import SEGMENT, Mix, open_mix, read_groups
+from pipelines.ingest import Mix, open_mix, read_groups
 from pipelines.params import load_params
 from pipelines.parts import Split, parts
 from pipelines.paths import SHARDS
@@ -38,7 +41,7 @@ WARM = 40  # steps before the clock starts: the pipeline fills up
 def ray_batches(config: dict) -> Iterator[Batch]:
     """What a training worker of ours consumes."""
     steps, groups = config["steps"], config["groups_per_step"]
-    split = Split(steps, groups, interval=10**6, segment=SEGMENT, workers=1)
+    split = Split(steps, groups, interval=10**6, segment=config["groups_per_read"], workers=1)
     tables = parts(functools.partial(read_groups, config["mix"]), split, 0, 0)
     return batches_of(tables, config, threads=config["threads"])
 
@@ -58,12 +61,12 @@ class Loaded(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
-        groups, mix = self.config["groups_per_step"], self.config["mix"]
+        groups, per_read, mix = (self.config[name] for name in ("groups_per_step", "groups_per_read", "mix"))
         last = self.config["steps"] * groups
 
         def tables():
-            for start in range(worker.id * SEGMENT, last, SEGMENT * worker.num_workers):
-                segment = read_groups(mix, start, min(start + SEGMENT, last))
+            for start in range(worker.id * per_read, last, per_read * worker.num_workers):
+                segment = read_groups(mix, start, min(start + per_read, last))
                 for first in range(0, len(segment), groups):
                     yield segment.slice(first, groups)
 
@@ -121,10 +124,15 @@ def linked(mix: Mix, times: int, folder: Path) -> Path:
 
 
 class Peak:
-    """The most memory of Ray's processes while it watches: resident of one, and shared (the object store)."""
+    """The most memory while it watches, in MiB: of this process, of the largest of Ray's, and in the object store.
+
+    What processes share (the object store, libraries) does not count for them. The store is what /dev/shm holds more
+    than before: Ray, which has to start while this watches, keeps there what objects have once touched.
+    """
 
     def __enter__(self) -> Peak:
-        self.resident, self.store, self._ended = 0.0, 0.0, threading.Event()
+        self.driver, self.worker, self.store, self._ended = 0.0, 0.0, 0.0, threading.Event()
+        self._before = psutil.disk_usage("/dev/shm").used
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -134,41 +142,46 @@ class Peak:
         self._thread.join()
 
     def _watch(self) -> None:
+        own = psutil.Process()
         while not self._ended.wait(0.2):
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    memory, name = process.memory_info(), " ".join(process.cmdline()[:1])
-                except psutil.Error:
-                    continue
-                if "raylet" in name:
-                    self.store = max(self.store, memory.shared / 2**20)
-                elif "ray::" in name:
-                    self.resident = max(self.resident, (memory.rss - memory.shared) / 2**20)
+            self.store = max(self.store, (psutil.disk_usage("/dev/shm").used - self._before) / 2**20)
+            self.driver = max(self.driver, private(own))
+            for process in own.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if "ray::" in " ".join(process.cmdline()[:1]):
+                        self.worker = max(self.worker, private(process))
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=640)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 50])
-    given = parser.parse_args()
+def private(process: psutil.Process) -> float:
+    """MiB that a process holds for itself."""
+    memory = process.memory_info()
+    return (memory.rss - memory.shared) / 2**20
+
+
+def memory(config: dict, times: int) -> str:
+    """What a pass over the shards under `times` names takes; for a process of its own, where it starts a Ray."""
     params = load_params()
     mix = open_mix(SHARDS, params.tasks, "train", params.seed)
-    config = {
-        "mix": mix,
-        "steps": given.steps,
-        "groups_per_step": params.train.groups_per_step,
-        "crop": params.ingest.crop,
-        "threads": params.ingest.decode_threads,
-    }
+    with tempfile.TemporaryDirectory(dir=SHARDS.parent) as folder, Peak() as peak, connected():
+        started = time.perf_counter()
+        many = open_mix(linked(mix, times, Path(folder) / "linked"), params.tasks, "train", params.seed)
+        opened = time.perf_counter() - started
+        with_ray(config | {"mix": many}, str(Path(folder).resolve()))
+    rows = sum(int(groups.rows.sum()) for groups in many.row_groups)
+    return (
+        f"{rows:9,} rows: driver {peak.driver:.0f} MiB, largest other process {peak.worker:.0f} MiB, object store "
+        f"{peak.store:.0f} MiB; opened in {opened:.1f} s"
+    )
+
+
+def compare(config: dict, turns: int, processes: int) -> None:
+    """Print the speed of both, in turns."""
     results: dict[str, list] = {"Ray Data": [], "DataLoader": []}
     with tempfile.TemporaryDirectory(dir=".") as storage, connected():
         storage = str(Path(storage).resolve())
-        for _ in range(given.turns):
+        for _ in range(turns):
             results["Ray Data"].append(with_ray(config, storage))
-            results["DataLoader"].append(with_loader(config, given.processes))
+            results["DataLoader"].append(with_loader(config, processes))
         for name, measured in results.items():
             rates, first = [each["rate"] for each in measured], [each["first"] for each in measured]
             print(
@@ -178,18 +191,30 @@ def main() -> None:
         both = zip(results["Ray Data"], results["DataLoader"], strict=True)
         ratios = [ours["rate"] / theirs["rate"] for ours, theirs in both]
         print(f"ratio        {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-        for times in given.sizes:
-            with tempfile.TemporaryDirectory(dir=SHARDS.parent) as folder, Peak() as peak:
-                opened = time.perf_counter()
-                many = open_mix(linked(mix, times, Path(folder)), params.tasks, "train", params.seed)
-                opened = time.perf_counter() - opened
-                with_ray(config | {"mix": many}, storage)
-            rows = sum(int(groups.rows.sum()) for groups in many.row_groups)
-            print(
-                f"{rows:9,} rows: largest process {peak.resident:.0f} MiB, object store {peak.store:.0f} MiB, "
-                f"opened in {opened:.1f} s",
-                flush=True,
-            )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 50, 163])
+    given = parser.parse_args()
+    params = load_params()
+    mix = open_mix(SHARDS, params.tasks, "train", params.seed)
+    config = {
+        "mix": mix,
+        "steps": given.steps,
+        "groups_per_step": params.train.groups_per_step,
+        "groups_per_read": params.ray.groups_per_read,
+        "crop": params.ingest.crop,
+        "threads": params.ingest.decode_threads,
+    }
+    compare(config, given.turns, given.processes)
+    for times in given.sizes:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            print(fresh.submit(memory, config, times).result(), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,25 +18,26 @@ START = 90  # seconds that a node may take to start
 class LocalCluster:
     """A head and other nodes, as `ray start` makes them; a context manager that stops them all."""
 
-    def __init__(self, folder: Path, head_cpus: int, hidden: Path | None = None) -> None:
+    def __init__(self, folder: Path, head_cpus: int, hidden: Path | None = None, *, dashboard: bool = False) -> None:
         """`folder` is for the nodes' own working directories and logs; `hidden` is one that no node but the head sees.
+
+        `dashboard` starts Ray's, whose address is then `self.dashboard`.
 
         Raises RuntimeError where this machine cannot hide a folder (no `unshare`, or not allowed).
         """
         if hidden and subprocess.run(_hiding(hidden, "true"), capture_output=True, check=False).returncode:
             raise RuntimeError("this machine cannot hide a folder from a process: `unshare -rm` and `mount` are needed")
         self.folder, self.hidden = folder, hidden
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"{_own_address()}:{port}"
+        port, dashboard_port = free_port(), free_port()
+        self.address, self.dashboard = f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard_port}"
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self.nodes: list[subprocess.Popen] = []
-        self._start(None, "--head", f"--port={port}", f"--num-cpus={head_cpus}", "--include-dashboard=false")
+        shown = (f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}")
+        self._start(None, "--head", f"--port={port}", f"--num-cpus={head_cpus}", *shown)
 
     def __enter__(self) -> LocalCluster:
         return self
@@ -102,6 +103,13 @@ class LocalCluster:
                 continue
         self.nodes[number].kill()
         self.nodes[number].wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _hiding(folder: Path, *command: str) -> list[str]:
