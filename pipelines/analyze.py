@@ -27,7 +27,7 @@ from pipelines.batches import training_batches
 from pipelines.choice import Choice, model_config, training_settings, write_choice
 from pipelines.files import replace_file, write_json
 from pipelines.heat_map import draw_heat_map
-from pipelines.ingest import SEGMENT, Mix, open_mix, read_groups
+from pipelines.ingest import Mix, open_mix, read_groups
 from pipelines.params import Params, load_params
 from pipelines.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
 from pipelines.stage import run
@@ -103,7 +103,7 @@ def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iter
     """The stream's batches of `steps` steps from `first_step` on, read here: the analysis is one process."""
     per_step = params.train.groups_per_step
     first, last = first_step * per_step, (first_step + steps) * per_step
-    segment = max(SEGMENT // per_step, 1) * per_step
+    segment = max(params.ray.groups_per_read // per_step, 1) * per_step
     tables = (
         read.slice(offset, per_step)
         for read in (read_groups(mix, start, min(start + segment, last)) for start in range(first, last, segment))

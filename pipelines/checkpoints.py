@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import ray.train
 
 from ipt.training import TrainingState
 from pipelines.progress import History, Life
-from pipelines.storage import Storage, upload
+from pipelines.storage import Patience, Storage, upload
 
 LIVES = "lives.json"  # in the run's folder
-PAUSE = 5.0  # seconds between attempts
-
-Result = TypeVar("Result")
 
 
 def read_lives(storage: Storage, run: str) -> list[Life]:
@@ -33,28 +28,26 @@ class Checkpoints:
     state: TrainingState
     storage: Storage
     run: str  # its folder in the storage
-    patience: float  # seconds that the storage may be away
-    tell: Callable[[str], None]
+    patience: Patience
     history: History = field(default_factory=History)
     written: int | None = None  # step of the last one of this life
 
     def restore(self) -> None:
-        """Load the last checkpoint into state and history, where there is one."""
+        """Load the last checkpoint into state and history, where there is one, and report that this worker is there."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
-            with checkpoint.as_directory() as folder:
-                self.state.load(Path(folder))
-                self.history = History.read(Path(folder))
+            self.patience(self._load, checkpoint)
+        ray.train.report({"step": self.state.step})  # the first report: pipelines.workers makes a note of the run
 
     def begin(self, step: int, seconds_ago: float) -> int:
         """Note that the workers have begun, after `step`, with a batch; returns how often they had before.
 
         For the first worker alone.
         """
-        lives = self._patiently(lambda: read_lives(self.storage, self.run))
+        lives = self.patience(read_lives, self.storage, self.run)
         life = Life(step, time.time() - seconds_ago, ray.train.get_context().get_world_size())
         rows = [asdict(each) for each in (*lives, life)]
-        self._patiently(lambda: self.storage.write_json(f"{self.run}/{LIVES}", rows))
+        self.patience(self.storage.write_json, f"{self.run}/{LIVES}", rows)
         return len(lives)
 
     def write(self) -> None:
@@ -70,22 +63,13 @@ class Checkpoints:
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
 
+    def _load(self, checkpoint: ray.train.Checkpoint) -> None:
+        with checkpoint.as_directory() as folder:
+            self.state.load(Path(folder))
+            self.history = History.read(Path(folder))
+
     def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         store = ray.train.get_context().get_storage()
         target = f"{store.experiment_fs_path}/{name}"
-        self._patiently(lambda: upload(Path(checkpoint.path), store.storage_filesystem, target))
+        self.patience(upload, Path(checkpoint.path), store.storage_filesystem, target)
         return ray.train.Checkpoint(target, store.storage_filesystem)
-
-    def _patiently(self, act: Callable[[], Result]) -> Result:
-        """Do `act`, again and again while the storage cannot be used, until patience ends."""
-        until, told = time.monotonic() + self.patience, False
-        while True:
-            try:
-                return act()
-            except OSError as error:
-                if time.monotonic() > until:
-                    raise
-                if not told:
-                    self.tell(f"storage {self.storage.place}: {error}; trying again for {self.patience:.0f} s")
-                told = True
-                time.sleep(PAUSE)

@@ -36,7 +36,7 @@ from pipelines.schema import encode_image
 from pipelines.stage import run
 from pipelines.storage import Storage
 from pipelines.tracking import LiveRun, git_commit
-from pipelines.workers import resources, run_config
+from pipelines.workers import resources, run_config, take_back_request
 
 SUMMARY = METRICS / "diffusion.json"
 SHOWN, ACROSS = 64, 8  # images of a grid
@@ -62,6 +62,7 @@ def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDeno
         "run": name,
         "storage_patience": params.ray.storage_patience,
     }
+    take_back_request(name, storage)
     with LiveRun(params, name) as live, Progress("diffusion", settings.steps, live.log) as progress:
         result = TorchTrainer(
             diffusion_worker,

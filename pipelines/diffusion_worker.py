@@ -19,7 +19,7 @@ from pipelines.clean_crops import SEGMENT, read_crops
 from pipelines.denoisers import denoiser_training, new_denoiser, new_scheduler
 from pipelines.params import Diffusion
 from pipelines.parts import Split, parts
-from pipelines.storage import Storage
+from pipelines.storage import Patience, Storage
 
 
 def diffusion_worker(config: dict) -> None:
@@ -35,14 +35,14 @@ def diffusion_worker(config: dict) -> None:
     network.train()
     state = TrainingState(denoiser, denoiser_training(settings))
     send = config["progress"].put
-    checkpoints = Checkpoints(
-        state, Storage(config["storage"]), config["run"], config["storage_patience"], lambda text: send({"tell": text})
-    )
+    storage = Storage(config["storage"])
+    patience = Patience(storage.place, config["storage_patience"], lambda text: send({"tell": text}))
+    checkpoints = Checkpoints(state, storage, config["run"], patience)
     checkpoints.restore()
     if rank == 0 and state.step:
         send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
     split = Split(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, workers)
-    read = functools.partial(read_crops, config["tiles"], settings.crop, config["seed"])
+    read = functools.partial(patience, read_crops, config["tiles"], settings.crop, config["seed"])
     min_snr = None if settings.min_snr == "none" else settings.min_snr
     table, share = denoiser.interval_of_timestep.cpu(), split.share(rank)
     recent, started = [], time.perf_counter()

@@ -19,9 +19,6 @@ import pyarrow as pa
 from pipelines.params import Task
 from pipelines.shards import RowGroup, RowGroups, ShardError, read_rows, row_groups_of
 
-# Groups made by one read, 38 MB of default tiles: each costs Ray about 10 ms, and what waits in memory grows with it.
-SEGMENT = 128
-
 
 class TaskStream:
     """The endless shuffled stream of one task's samples: pass after pass, each in an order of its own."""

@@ -46,6 +46,7 @@ BETWEEN = {
         "storage_patience": (0, 10**9),
         "max_failures": (-1, 10**6),
         "resize_seconds": (1, 10**9),
+        "groups_per_read": (1, 10**6),
     },
     "promote": {
         "psnr_loss": (0, 100),
@@ -216,6 +217,7 @@ class Ray:
     storage_patience: float
     max_failures: int
     resize_seconds: float
+    groups_per_read: int
 
 
 @dataclass(frozen=True)

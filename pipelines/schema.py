@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from ipt.metrics import to_levels
 
@@ -87,6 +87,15 @@ def open_parquet(place: str) -> pq.ParquetFile:
     """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file."""
     filesystem, path = FileSystem.from_uri(place)
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+
+
+def has_folder(place: str) -> bool:
+    """Whether the folder of such a file can be seen; not where its storage is away."""
+    filesystem, path = FileSystem.from_uri(place)
+    try:
+        return filesystem.get_file_info(path.rpartition("/")[0]).type == FileType.Directory
+    except OSError:
+        return False
 
 
 def read_tiles(path: Path | str, numbers: np.ndarray) -> list[dict]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import SHARD_ROW, open_parquet, parquet_files
+from pipelines.schema import SHARD_ROW, has_folder, open_parquet, parquet_files
 
 
 class ShardError(ValueError):
@@ -65,12 +65,17 @@ def row_groups_of(folder: Path, place: str | None = None) -> RowGroups:
 
 
 def read_rows(places: Sequence[tuple[RowGroup, int]]) -> list[dict]:
-    """`degraded`, `clean` (PNG bytes) and `origin` (where it is stored) of each place; a row group is read once."""
+    """`degraded`, `clean` (PNG bytes) and `origin` (where it is stored) of each place; a row group is read once.
+
+    Raises ShardError where a shard is damaged or gone, OSError where all that lies beside it is away too.
+    """
     tables = {}
     for group in {group for group, _ in places}:
         try:
             tables[group] = open_parquet(group.path).read_row_group(group.number, columns=["degraded", "clean"])
         except (pa.ArrowException, OSError) as error:
+            if not has_folder(group.path):
+                raise
             raise damaged(group.path, error) from error
     rows = []
     for group, row in places:

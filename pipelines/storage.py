@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem, copy_files
 
 PUBLISHED = "data"  # the folder of copies, by the hash of what is in them
+PAUSE = 5.0  # seconds between attempts
+
+Result = TypeVar("Result")
 
 
 class StorageError(OSError):
@@ -77,6 +83,29 @@ class Storage:
             upload(folder.resolve(), self._filesystem, f"{self._path}/{name}/{folder.name}")
             self.write_json(f"{name}/complete.json", {"from": str(folder.resolve())})
         return f"{self.place}/{name}/{folder.name}"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """With a storage that is away for a while."""
+
+    place: str
+    seconds: float  # that it may be away
+    tell: Callable[[str], None]
+
+    def __call__(self, act: Callable[..., Result], *arguments: object) -> Result:
+        """`act(*arguments)`, again and again while it raises OSError, until patience ends; tells of it once."""
+        until, told = time.monotonic() + self.seconds, False
+        while True:
+            try:
+                return act(*arguments)
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise
+                if not told:
+                    self.tell(f"storage {self.place}: {error}; trying again for {self.seconds:.0f} s")
+                told = True
+                time.sleep(PAUSE)
 
 
 def content_hash(folder: Path) -> str:

@@ -32,7 +32,7 @@ from pipelines.storage import Storage
 from pipelines.tracking import LiveRun
 from pipelines.train_worker import train_worker
 from pipelines.validate import spread_rows
-from pipelines.workers import resources, run_config
+from pipelines.workers import resources, run_config, take_back_request
 
 SUMMARY = METRICS / "train.json"
 
@@ -48,6 +48,7 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[H
     name = run_name(params, choice, shards)
     model = model_config(params, choice)
     config = worker_config(params, model, shards, places) | {"storage": storage.place, "run": name}
+    take_back_request(name, storage)
     with LiveRun(params, name) as live, Progress("train", params.train.steps, live.log) as progress:
         trainer = TorchTrainer(
             train_worker,
@@ -77,6 +78,7 @@ def worker_config(params: Params, model: ModelConfig, shards: Path, places: dict
         "seed": params.seed,
         "mix": open_mix(shards, params.tasks, "train", params.seed, places),
         "groups_per_step": params.train.groups_per_step,
+        "groups_per_read": params.ray.groups_per_read,
         "ingest": dataclasses.asdict(params.ingest),
         "log_every": params.train.log_every,
         "validate_every": params.train.validate_every,

@@ -20,9 +20,9 @@ from ipt.model import InstructIPT
 from ipt.training import StepReport, TrainingSettings, TrainingState, fit, uses_bf16
 from pipelines.batches import training_batches
 from pipelines.checkpoints import Checkpoints
-from pipelines.ingest import SEGMENT, read_groups
+from pipelines.ingest import read_groups
 from pipelines.parts import Split, parts
-from pipelines.storage import Storage
+from pipelines.storage import Patience, Storage
 from pipelines.validate import read_pairs, validate
 
 
@@ -39,15 +39,21 @@ def train_worker(config: dict) -> None:
     settings = TrainingSettings(**config["settings"] | {"bf16": bf16})
     state = TrainingState(model, settings)
     send = config["progress"].put
-    checkpoints = Checkpoints(
-        state, Storage(config["storage"]), config["run"], config["storage_patience"], lambda text: send({"tell": text})
-    )
+    storage = Storage(config["storage"])
+    patience = Patience(storage.place, config["storage_patience"], lambda text: send({"tell": text}))
+    checkpoints = Checkpoints(state, storage, config["run"], patience)
     checkpoints.restore()
     if rank == 0 and state.step:
         send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
-    split = Split(settings.steps, config["groups_per_step"], config["checkpoint_every"], SEGMENT, workers)
+    split = Split(
+        steps=settings.steps,
+        items_per_step=config["groups_per_step"],
+        interval=config["checkpoint_every"],
+        segment=config["groups_per_read"],
+        workers=workers,
+    )
     batches = training_batches(
-        parts(functools.partial(read_groups, config["mix"]), split, state.step, rank),
+        parts(functools.partial(patience, read_groups, config["mix"]), split, state.step, rank),
         config["mix"].index,
         config["ingest"]["crop"],
         config["seed"],
@@ -72,7 +78,8 @@ class _Reporter:
         self.state = checkpoints.state
         self.recent: list[StepReport] = []
         self.begun = False
-        self.validation = {task: read_pairs(rows) for task, rows in config["validation"].items()} if rank == 0 else None
+        rows = config["validation"] if rank == 0 else {}
+        self.validation = {task: checkpoints.patience(read_pairs, each) for task, each in rows.items()}
 
     def __call__(self, report: StepReport) -> None:
         if self.rank == 0 and not self.begun:

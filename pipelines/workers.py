@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import ray
+import ray.exceptions
 import ray.train
 
 from pipelines.cluster import cpus_per_worker, worker_range
 from pipelines.params import Ray
 from pipelines.progress import Progress
 from pipelines.storage import Storage
+
+REQUEST = "request.json"  # in the run's folder: under which name its driver asks the autoscaler for workers
+COORDINATOR = "AutoscalingCoordinator"  # name and namespace of the actor of Ray that keeps such requests
 
 
 def resources(settings: Ray) -> ray.train.ScalingConfig:
@@ -37,15 +43,35 @@ def run_config(settings: Ray, name: str, storage: Storage, progress: Progress) -
         storage_path=storage.place,
         failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-        callbacks=[_TellFailures(progress)],
+        callbacks=[_Notes(name, storage, progress)],
     )
 
 
-class _TellFailures(ray.train.UserCallback):
-    """Tells of each failure of workers when it happens: Ray keeps it to its logs."""
+def take_back_request(name: str, storage: Storage) -> None:
+    """Have Ray forget which workers a killed driver of this run had asked for; for the driver, before it asks itself.
 
-    def __init__(self, progress: Progress) -> None:
-        self._queue = progress.queue
+    Ray itself forgets after three minutes, and until then elastic workers get what the dead request leaves.
+    """
+    request = storage.read_json(f"{name}/{REQUEST}")
+    # Another cluster than then has no such request; another Ray than 2.60 may keep them elsewhere: then we wait.
+    with suppress(ValueError, AttributeError, ray.exceptions.RayError):
+        if request:
+            coordinator = ray.get_actor(COORDINATOR, namespace=COORDINATOR)
+            ray.get(coordinator.cancel_request.remote(request), timeout=10)
+
+
+class _Notes(ray.train.UserCallback):
+    """What Ray's controller knows and keeps to itself: failures of workers when they happen, and its request."""
+
+    def __init__(self, run: str, storage: Storage, progress: Progress) -> None:
+        self._run, self._storage, self._queue = run, storage, progress.queue
+        self._noted = False
+
+    def after_report(self, run_context: object, metrics: list[dict], checkpoint: object) -> None:
+        if not self._noted:
+            self._noted = True
+            with suppress(OSError):  # a storage that is away: whoever goes on after a kill waits
+                self._storage.write_json(f"{self._run}/{REQUEST}", f"train-{run_context.run_id}")
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():

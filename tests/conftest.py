@@ -58,6 +58,29 @@ def local_ray():
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def s3():
+    """An object store on this machine, with a bucket; the environment says how to reach it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
     """A folder with small shards of three tasks, as `synthesize` writes them.

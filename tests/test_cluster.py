@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import urllib.request
 
 import pandas as pd
 import pytest
 from projects import Project, toy
+from pyarrow.fs import FileSelector, FileSystem
 
 from benchmarks.faults import Training
 from benchmarks.local_cluster import LocalCluster
@@ -30,7 +33,15 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(project, tmp_path):
+def storage(request, tmp_path):
+    """What all nodes see: a folder, or an object store where a test asks for it."""
+    if getattr(request, "param", "folder") == "folder":
+        return str(tmp_path / "shared")
+    return f"{request.getfixturevalue('s3')}/ipt"
+
+
+@pytest.fixture
+def cluster(project, storage, tmp_path):
     """The driver's node without room for work, and two others that do not see the checkout."""
     try:
         cluster = LocalCluster(tmp_path / "nodes", 0, hidden=project.folder)
@@ -39,8 +50,7 @@ def cluster(project, tmp_path):
     with cluster:
         cluster.add(1)
         cluster.add(1)
-        storage = tmp_path / "storage"
-        settings = {"address": cluster.address, "storage": str(storage), "workers": [1, 2]}
+        settings = {"address": cluster.address, "storage": storage, "workers": [1, 2]}
         project.edit(lambda tree: tree["ray"].update(settings))
         yield cluster
 
@@ -85,8 +95,10 @@ def test_no_cluster_is_told(project, undisturbed):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("victim", ["worker", "node", "driver"])
-def test_training_goes_on_after_a_kill(project, undisturbed, cluster, victim):
+@pytest.mark.parametrize(
+    ("victim", "storage"), [("worker", "folder"), ("node", "folder"), ("driver", "s3")], indirect=["storage"]
+)
+def test_training_goes_on_after_a_kill(project, undisturbed, cluster, storage, victim):
     training = Training(project.folder, cluster)
     training.wait_for(lambda: training.step >= 26)
     if victim == "worker":
@@ -108,4 +120,22 @@ def test_training_goes_on_after_a_kill(project, undisturbed, cluster, victim):
     if victim != "node":  # as many workers: the same to the digit
         assert after.equals(undisturbed)
     assert list((project.folder / "models/trained").iterdir())
-    assert not list(cluster.folder.parent.glob("storage/train-*"))  # nothing is left of the run
+    filesystem, path = FileSystem.from_uri(storage)
+    assert [entry.base_name for entry in filesystem.get_file_info(FileSelector(path))] == ["data"]  # none of the run
+
+
+def test_the_dashboard_shows_a_training(project, undisturbed, tmp_path):
+    with LocalCluster(tmp_path, 2, dashboard=True) as cluster:
+        project.edit(lambda tree: tree["ray"].update(address=cluster.address, storage="runs", workers=2))
+        training = Training(project.folder, cluster, RAY_TRAIN_ENABLE_STATE_TRACKING="1")
+        training.wait_for(lambda: training.step >= 2)
+        assert "Ray Dashboard" in fetched(cluster.dashboard)
+        (run,) = json.loads(fetched(f"{cluster.dashboard}/api/train/v2/runs/v1"))["train_runs"]
+        training.end()
+    assert run["name"].startswith("train-")
+    assert run["status"] == "RUNNING"
+
+
+def fetched(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return answer.read().decode()

@@ -163,6 +163,17 @@ def test_a_shard_damaged_after_opening_is_named_with_the_remedy(damaged, task_ta
         list(tables(mix, 0, 9))
 
 
+def test_a_shard_gone_after_opening_is_damage_but_a_folder_gone_is_a_storage_that_is_away(damaged, task_table):
+    folder, path = damaged
+    mix = open_mix(folder, task_table, "train", 0)
+    path.unlink()
+    with pytest.raises(ShardError, match=rf"^{path}: damaged shard \(.*{REMEDY}$"):
+        list(tables(mix, 0, 9))
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError):
+        list(tables(mix, 0, 9))
+
+
 @pytest.mark.parametrize("column", ["degraded", "clean"])
 def test_a_damaged_image_in_a_shard_is_named_with_its_row_and_the_remedy(damaged, task_table, column):
     folder, path = damaged

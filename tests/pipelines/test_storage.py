@@ -1,32 +1,11 @@
 """The storage: here, in a shared folder and in an object store; what is published there is copied once."""
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from pipelines import storage as module
 from pipelines.schema import open_parquet, open_tiles
 from pipelines.shards import row_groups_of
-from pipelines.storage import Storage, StorageError, content_hash
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """An object store on this machine, with a bucket."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    server.stop()
+from pipelines.storage import Patience, Storage, StorageError, content_hash
 
 
 @pytest.fixture(params=["here", "shared", "s3"])
@@ -95,3 +74,33 @@ def test_what_cannot_be_a_storage_is_told(tmp_path):
         Storage("s3://bucket?region=x")
     with pytest.raises(FileNotFoundError, match=r"none: expected a folder to copy to .*; run the stage that makes it"):
         Storage(str(tmp_path)).publish(tmp_path / "none")
+
+
+class Away:
+    """A storage that is away for the first `times` calls."""
+
+    def __init__(self, times: int) -> None:
+        self.calls, self.times = 0, times
+
+    def __call__(self, what: str) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise OSError("no answer")
+        return f"{what} after {self.calls} calls"
+
+
+def test_patience_lasts_until_the_storage_is_back_and_tells_of_it_once(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    told = []
+    assert Patience("/mnt/ipt", 60, told.append)(Away(3), "read") == "read after 4 calls"
+    assert told == ["storage /mnt/ipt: no answer; trying again for 60 s"]
+
+
+def test_patience_ends_and_is_for_storage_alone(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    away = Away(10**9)
+    with pytest.raises(OSError, match="no answer"):
+        Patience("/mnt/ipt", 0.1, [].append)(away, "read")
+    assert away.calls > 2
+    with pytest.raises(ZeroDivisionError):
+        Patience("/mnt/ipt", 60, [].append)(lambda: 1 / 0)
