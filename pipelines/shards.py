@@ -69,19 +69,23 @@ def read_rows(places: Sequence[tuple[RowGroup, int]]) -> list[dict]:
 
     Raises ShardError where a shard is damaged or gone, OSError where all that lies beside it is away too.
     """
-    tables = {}
-    for group in {group for group, _ in places}:
-        try:
-            tables[group] = open_parquet(group.path).read_row_group(group.number, columns=["degraded", "clean"])
-        except (pa.ArrowException, OSError) as error:
-            if not has_folder(group.path):
-                raise
-            raise damaged(group.path, error) from error
+    tables = {group: _read(group) for group in {group for group, _ in places}}
     rows = []
     for group, row in places:
         values = {name: tables[group][name][row].as_py() for name in ("degraded", "clean")}
         rows.append(values | {"origin": f"{group.path} row group {group.number} row {row}"})
     return rows
+
+
+def _read(group: RowGroup) -> pa.Table:
+    for last in (False, True):
+        try:
+            return open_parquet(group.path).read_row_group(group.number, columns=["degraded", "clean"])
+        except (pa.ArrowException, OSError) as error:
+            if not has_folder(group.path):
+                raise
+            if last:  # not the first time: the storage may just have come back
+                raise damaged(group.path, error) from error
 
 
 def damaged(origin: Path | str, reason: object) -> ShardError:

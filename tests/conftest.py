@@ -1,6 +1,7 @@
 """What tests of several packages share; libraries are imported where a fixture needs them."""
 
 import os
+import socket
 
 import pytest
 
@@ -58,18 +59,36 @@ def local_ray():
     ray.shutdown()
 
 
+class ObjectStore:
+    """An S3 server on this machine with one bucket; it can be away for a while and then has what it had."""
+
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self.uri = "s3://bucket"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        self._server.start()
+
+    def leave(self) -> None:
+        self._server.stop()
+
+    def come_back(self) -> None:
+        self._server.start()
+
+
 @pytest.fixture(scope="module")
 def s3():
-    """An object store on this machine, with a bucket; the environment says how to reach it."""
+    """An object store; the environment says how to reach it."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    store = ObjectStore()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": store.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
@@ -77,8 +96,8 @@ def s3():
         }.items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    server.stop()
+        yield store
+    store.leave()
 
 
 @pytest.fixture(scope="session")

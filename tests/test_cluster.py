@@ -37,7 +37,7 @@ def storage(request, tmp_path):
     """What all nodes see: a folder, or an object store where a test asks for it."""
     if getattr(request, "param", "folder") == "folder":
         return str(tmp_path / "shared")
-    return f"{request.getfixturevalue('s3')}/ipt"
+    return f"{request.getfixturevalue('s3').uri}/ipt"
 
 
 @pytest.fixture
@@ -122,6 +122,20 @@ def test_training_goes_on_after_a_kill(project, undisturbed, cluster, storage, v
     assert list((project.folder / "models/trained").iterdir())
     filesystem, path = FileSystem.from_uri(storage)
     assert [entry.base_name for entry in filesystem.get_file_info(FileSelector(path))] == ["data"]  # none of the run
+
+
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_training_waits_for_an_object_store_that_is_away(project, undisturbed, cluster, s3):
+    project.edit(lambda tree: tree["ray"].update(groups_per_read=4))  # so it reads all the time
+    training = Training(project.folder, cluster)
+    training.wait_for(lambda: training.step >= 26)
+    s3.leave()
+    training.wait_for(lambda: "trying again for 600 s" in training.output)
+    s3.come_back()
+    output = training.end()
+    assert re.search(r"train: storage s3://bucket/ipt: .*; trying again for 600 s", output)
+    assert project.json("metrics/train.json")["restarts"] == 0, output
+    assert losses(project).equals(undisturbed)
 
 
 def test_the_dashboard_shows_a_training(project, undisturbed, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines import storage as module
 from pipelines.schema import open_parquet, open_tiles
-from pipelines.shards import row_groups_of
+from pipelines.shards import read_rows, row_groups_of
 from pipelines.storage import Patience, Storage, StorageError, content_hash
 
 
@@ -12,7 +12,7 @@ from pipelines.storage import Patience, Storage, StorageError, content_hash
 def storage(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if request.param == "s3":
-        return Storage(f"{request.getfixturevalue('s3')}/{tmp_path.name}/")
+        return Storage(f"{request.getfixturevalue('s3').uri}/{tmp_path.name}/")
     return Storage("runs" if request.param == "here" else str(tmp_path / "shared"))
 
 
@@ -74,6 +74,25 @@ def test_what_cannot_be_a_storage_is_told(tmp_path):
         Storage("s3://bucket?region=x")
     with pytest.raises(FileNotFoundError, match=r"none: expected a folder to copy to .*; run the stage that makes it"):
         Storage(str(tmp_path)).publish(tmp_path / "none")
+
+
+@pytest.mark.slow  # pyarrow tries for ten seconds itself
+def test_an_object_store_that_is_away_is_waited_for(s3, shards, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.1)
+    storage = Storage(f"{s3.uri}/away")
+    place = storage.publish(shards / "denoise")
+    rows = [(group, 0) for group in row_groups_of(shards / "denoise/train", f"{place}/train")]
+    expected = read_rows(rows)
+    told = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        s3.come_back()
+
+    s3.leave()
+    assert Patience(storage.place, 60, tell)(read_rows, rows) == expected
+    assert len(told) == 1
+    assert told[0].startswith("storage s3://bucket/away: When ")  # pyarrow's own words follow
 
 
 class Away:
