@@ -12,14 +12,14 @@ import argparse
 import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -159,7 +159,7 @@ def private(process: psutil.Process) -> float:
 
 
 def memory(config: dict, times: int) -> str:
-    """What a pass over the shards under `times` names takes; for a process of its own, where it starts a Ray."""
+    """What a pass over the shards under `times` names takes, in a process that has not started Ray before."""
     params = load_params()
     mix = open_mix(SHARDS, params.tasks, "train", params.seed)
     with tempfile.TemporaryDirectory(dir=SHARDS.parent) as folder, Peak() as peak, connected():
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=640)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 50, 163])
+    parser.add_argument("--memory", type=int, help="measure the memory of this size alone")
     given = parser.parse_args()
     params = load_params()
     mix = open_mix(SHARDS, params.tasks, "train", params.seed)
@@ -211,10 +212,12 @@ def main() -> None:
         "crop": params.ingest.crop,
         "threads": params.ingest.decode_threads,
     }
+    if given.memory:
+        print(memory(config, given.memory), flush=True)
+        return
     compare(config, given.turns, given.processes)
-    for times in given.sizes:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            print(fresh.submit(memory, config, times).result(), flush=True)
+    for times in given.sizes:  # each with a process and a Ray of its own
+        subprocess.run([sys.executable, "-m", "benchmarks.ingest", "--memory", str(times)], check=True)
 
 
 if __name__ == "__main__":
