@@ -1,7 +1,6 @@
 """What tests of several packages share; libraries are imported where a fixture needs them."""
 
 import os
-import socket
 
 import pytest
 
@@ -65,10 +64,9 @@ class ObjectStore:
     def __init__(self) -> None:
         from moto.server import ThreadedMotoServer
 
-        self.uri = "s3://bucket"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        from benchmarks.local_cluster import free_port
+
+        self.uri, port = "s3://bucket", free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
         self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
         self._server.start()
