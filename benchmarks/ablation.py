@@ -23,18 +23,18 @@ from torch import nn
 
 from benchmarks.marks import write_between
 from benchmarks.variants import Conditioned, Film, OneEach, Prompt
-from ipt.backbone import Backbone
+from ipt.biases.sensitivity import ByTask, fit_all, fit_biases
 from ipt.metrics import psnr
-from ipt.modulation import modulate, modulated_layers
-from ipt.sensitivity import ByTask, fit_all, fit_biases
-from ipt.training import Batch, TrainingState, fit
+from ipt.network.backbone import Backbone
+from ipt.network.modulation import modulate, modulated_layers
+from ipt.training.fit import Batch, TrainingState, fit
 from pipelines.analyze import group_batches
-from pipelines.choice import Choice, model_config, read_choice, training_settings
-from pipelines.files import write_json
-from pipelines.ingest import Mix, open_mix
-from pipelines.params import Params, load_params
-from pipelines.paths import SHARDS
-from pipelines.validate import load_pairs
+from pipelines.common.files import write_json
+from pipelines.common.params import Params, load_params
+from pipelines.common.paths import SHARDS
+from pipelines.data.pairs import load_pairs
+from pipelines.training.choice import Choice, model_config, read_choice, training_settings
+from pipelines.training.groups import Mix, open_mix
 
 RESULTS, REPORT = Path("build/ablation"), Path("docs/method.md")
 BEGIN = "<!-- made by `make ablation` -->\n"

@@ -18,12 +18,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ablation import RESULTS, Setting, held_out_psnr, kept_or_measured
-from ipt.backbone import Backbone
-from ipt.config import ModelConfig
-from ipt.modulation import merge, modulate
-from ipt.sensitivity import ByTask, fit_all
-from pipelines.choice import model_config, read_choice
-from pipelines.params import load_params
+from ipt.biases.sensitivity import ByTask, fit_all
+from ipt.network.backbone import Backbone
+from ipt.network.config import ModelConfig
+from ipt.network.modulation import merge, modulate
+from pipelines.common.params import load_params
+from pipelines.training.choice import model_config, read_choice
 
 LAYERS = ("stem", "head", "encoder.*.expand", "encoder.*.project", "decoder.*.expand", "decoder.*.project",
           "encoder.*.query_key_value", "decoder.*.query_key_value")  # fmt: skip

@@ -17,7 +17,7 @@ from skimage import data
 
 import degradations
 from degradations.recipe import degrade, rng_for
-from pipelines.params import load_params
+from pipelines.common.params import load_params
 
 SIDE, ROUNDS = 512, 15
 TILE, TILES = 128, 60

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 from benchmarks.marks import write_between
 from benchmarks.modulation import report, turns
-from ipt.denoising import denoising_step, draw_timesteps, interval_errors, sample_images
-from ipt.diffusion import modulate_denoiser
-from ipt.noise_levels import noise_intervals, schedule_of
-from ipt.sensitivity import choose_layers, sensitivity
-from ipt.training import TrainingSettings, TrainingState
-from ipt.wasserstein import sliced_wasserstein
-from pipelines.files import write_json
-from pipelines.paths import CLEAN
-from pipelines.schema import decode_levels
+from ipt.biases.sensitivity import choose_layers, sensitivity
+from ipt.diffusion.denoiser import modulate_denoiser
+from ipt.diffusion.denoising import denoising_step, draw_timesteps, interval_errors, sample_images
+from ipt.diffusion.noise_levels import noise_intervals, schedule_of
+from ipt.diffusion.wasserstein import sliced_wasserstein
+from ipt.training.fit import TrainingSettings, TrainingState
+from pipelines.common.files import write_json
+from pipelines.common.paths import CLEAN
+from pipelines.data.rows import decode_levels
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
 BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import ray
 
-from pipelines.cluster import connected
-from pipelines.parts import Split, Windows, split_windows
+from pipelines.cluster.connection import connected
+from pipelines.training.stream import Split, Windows, split_windows
 
 SEGMENTS = 1024  # of all workers together
 STEPS = 128  # of a segment

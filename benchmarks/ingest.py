@@ -27,13 +27,13 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
-from ipt.training import Batch
-from pipelines.batches import training_batches
-from pipelines.cluster import connected
-from pipelines.ingest import Mix, open_mix, read_groups
-from pipelines.params import load_params
-from pipelines.parts import Split, parts
-from pipelines.paths import SHARDS
+from ipt.training.fit import Batch
+from pipelines.cluster.connection import connected
+from pipelines.common.params import load_params
+from pipelines.common.paths import SHARDS
+from pipelines.training.batches import training_batches
+from pipelines.training.groups import Mix, open_mix, read_groups
+from pipelines.training.stream import Split, parts
 
 WARM = 40  # steps before the clock starts: the pipeline fills up
 

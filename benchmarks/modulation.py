@@ -17,12 +17,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from ipt.backbone import Backbone
-from ipt.config import ModelConfig
-from ipt.modulation import merge, modulate, modulated_layers, selected
-from ipt.training import has_bf16
-from pipelines.choice import model_config, read_choice
-from pipelines.params import Params, load_params
+from ipt.network.backbone import Backbone
+from ipt.network.config import ModelConfig
+from ipt.network.modulation import merge, modulate, modulated_layers, selected
+from ipt.training.fit import has_bf16
+from pipelines.common.params import Params, load_params
+from pipelines.training.choice import model_config, read_choice
 
 
 def turns(calls: dict[str, Callable[[], object]], count: int) -> dict[str, np.ndarray]:

@@ -23,12 +23,12 @@ import psutil
 import torch
 
 from ipt import InstructIPT, load_model, preset_config
-from ipt.memory import affordable_tile
 from ipt.metrics import to_levels
-from ipt.restore import restore_tasks
-from ipt.tiles import BLEND, spans
-from pipelines.params import Builtin, Source
-from pipelines.sources import list_pictures, read_picture
+from ipt.restoring.memory import affordable_tile
+from ipt.restoring.restore import restore_tasks
+from ipt.restoring.tiles import BLEND, spans
+from pipelines.common.params import Builtin, Source
+from pipelines.pictures.sources import list_pictures, read_picture
 
 MODEL = Path("models/compressed")
 

@@ -21,12 +21,12 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, prepare_model
 
-from ipt.config import ModelConfig
 from ipt.model import InstructIPT
-from ipt.training import Batch, TrainingSettings, TrainingState, fit
-from pipelines.choice import model_config, read_choice, training_settings
-from pipelines.cluster import connected
-from pipelines.params import load_params
+from ipt.network.config import ModelConfig
+from ipt.training.fit import Batch, TrainingSettings, TrainingState, fit
+from pipelines.cluster.connection import connected
+from pipelines.common.params import load_params
+from pipelines.training.choice import model_config, read_choice, training_settings
 
 WARM = 10  # steps before the clock starts
 

@@ -28,9 +28,9 @@ import psutil
 from PIL import Image
 
 from benchmarks.restoring import mosaic
-from ipt.checkpoint import load_model
-from ipt.photos import read_photo
-from ipt.restore import restore_tasks
+from ipt.network.checkpoint import load_model
+from ipt.photos.photo import read_photo
+from ipt.restoring.restore import restore_tasks
 
 SIDE = 256  # pixels
 WARM_UP = 800  # requests; by then memory has settled

@@ -16,17 +16,17 @@ import torch
 
 from degradations.recipe import check_recipe, degrade, rng_for
 from ipt import metrics
-from ipt.adapters import adapter_state, add_task
-from ipt.checkpoint import load_model
+from ipt.biases.adapters import adapter_state, add_task
+from ipt.biases.sensitivity import ByTask, fit_biases
 from ipt.metrics import to_levels
-from ipt.sensitivity import ByTask, fit_biases
-from ipt.training import Batch, TrainingSettings
-from pipelines.batches import to_batch
-from pipelines.crops import PairCrop
-from pipelines.ingest import mixed_seed
-from pipelines.params import load_params
-from pipelines.paths import SHARDS, TRAINED
-from pipelines.validate import load_pairs
+from ipt.network.checkpoint import load_model
+from ipt.training.fit import Batch, TrainingSettings
+from pipelines.common.params import load_params
+from pipelines.common.paths import SHARDS, TRAINED
+from pipelines.data.pairs import load_pairs
+from pipelines.training.batches import to_batch
+from pipelines.training.crops import PairCrop
+from pipelines.training.groups import mixed_seed
 
 RECIPES = {
     "brighten": [

@@ -29,9 +29,9 @@ from benchmarks.residuals import (
 from degradations.depth import scene_depth
 from degradations.haze import haze
 from degradations.recipe import degrade, rng_for
-from ipt.images import read_image
 from ipt.metrics import psnr
-from pipelines.params import load_params
+from ipt.photos.images import read_image
+from pipelines.common.params import load_params
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -27,16 +27,16 @@ import torch
 from torch.nn import Module
 
 from degradations.recipe import degrade, rng_for
-from ipt.images import read_image
 from ipt.metrics import to_levels
 from ipt.model import InstructIPT
-from ipt.training import Batch, StepReport, TrainingState, fit
-from pipelines.batches import to_batch
-from pipelines.choice import model_config, read_choice, training_settings
-from pipelines.crops import PairCrop
-from pipelines.ingest import mixed_seed
-from pipelines.params import Params, load_params
-from pipelines.scores import benchmark_pairs, score_pairs
+from ipt.photos.images import read_image
+from ipt.training.fit import Batch, StepReport, TrainingState, fit
+from pipelines.common.params import Params, load_params
+from pipelines.scoring.scores import benchmark_pairs, score_pairs
+from pipelines.training.batches import to_batch
+from pipelines.training.choice import model_config, read_choice, training_settings
+from pipelines.training.crops import PairCrop
+from pipelines.training.groups import mixed_seed
 
 TILE = 128  # pixels that are degraded around each crop: streaks and depth need room
 BATCH = 8

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ipt.backbone import Backbone
-from ipt.modulation import TaskSelection
+from ipt.network.backbone import Backbone
+from ipt.network.modulation import TaskSelection
 
 EMBEDDING = 32  # numbers that stand for a task
 PROMPT = 8  # positions a side of a prompt

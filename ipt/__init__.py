@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipt.checkpoint import load_model, save_model
-    from ipt.config import ModelConfig, preset_config
     from ipt.model import InstructIPT
-    from ipt.restore import restore_image
+    from ipt.network.checkpoint import load_model, save_model
+    from ipt.network.config import ModelConfig, preset_config
+    from ipt.restoring.restore import restore_image
 
 __all__ = [
     "InstructIPT",
@@ -23,16 +23,16 @@ __all__ = [
 
 _HOMES = {
     "InstructIPT": "model",
-    "ModelConfig": "config",
-    "load_model": "checkpoint",
-    "preset_config": "config",
-    "restore_image": "restore",
-    "save_model": "checkpoint",
+    "ModelConfig": "network.config",
+    "load_model": "network.checkpoint",
+    "preset_config": "network.config",
+    "restore_image": "restoring.restore",
+    "save_model": "network.checkpoint",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: `ipt.images` alone then costs no import of torch."""
+    """Import a public name when it is first asked for: `ipt.photos` alone then costs no import of torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'ipt' has no attribute '{name}'")
     return getattr(import_module(f"ipt.{_HOMES[name]}"), name)

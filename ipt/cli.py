@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ipt.config import CLEAN
+from ipt.network.config import CLEAN
 
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
     from ipt.model import InstructIPT
-    from ipt.photographs import Report, Request
+    from ipt.restoring.photographs import Report, Request
 
 DEFAULT_MODEL = "models/compressed"
 CANNOT_GO_ON = (ValueError, OSError, RuntimeError)  # wrong input, files, a registry that does not answer
@@ -49,7 +49,7 @@ def restore(
     is then 1.
     """
     try:
-        from ipt.photographs import Request, check_request, find_photographs
+        from ipt.restoring.photographs import Request, check_request, find_photographs
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare)
         files = find_photographs(inputs, output)
@@ -75,7 +75,7 @@ def understand(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Print, for each instruction, the tasks that it asks for and their probabilities, as a line of JSON."""
-    from ipt.instruction import understood_tasks
+    from ipt.understanding.instruction import understood_tasks
 
     try:
         loaded = _load(model, "cpu")
@@ -103,7 +103,7 @@ def restore_files(
     from rich.console import Console
     from rich.progress import track
 
-    from ipt.photographs import restore_file
+    from ipt.restoring.photographs import restore_file
 
     bar = track(files, "restoring", console=Console(stderr=True), disable=not progress)
     return (restore_file(model, source, target, request) for source, target in bar)
@@ -172,7 +172,7 @@ def checkpoint_folder(model: str) -> Path:
 def _load(model: str, device: str) -> InstructIPT:
     import torch
 
-    from ipt.checkpoint import load_model
+    from ipt.network.checkpoint import load_model
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

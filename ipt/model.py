@@ -9,12 +9,12 @@ import difflib
 import torch
 from torch import Tensor, nn
 
-from ipt.adapters import add_task
-from ipt.backbone import Backbone
-from ipt.config import ModelConfig
-from ipt.estimator import Estimator
-from ipt.instruction import InstructionModel
-from ipt.modulation import modulate, modulated_layers, select
+from ipt.biases.adapters import add_task
+from ipt.network.backbone import Backbone
+from ipt.network.config import ModelConfig
+from ipt.network.modulation import modulate, modulated_layers, select
+from ipt.understanding.estimator import Estimator
+from ipt.understanding.instruction import InstructionModel
 
 
 class InstructIPT(nn.Module):
@@ -49,7 +49,7 @@ class InstructIPT(nn.Module):
     def understand(self, instruction: str) -> dict[str, float]:
         """The probability that a sentence asks for each task; several may be likely, or none.
 
-        Raises ValueError for a sentence of more than `ipt.instruction.MAX_CHARACTERS` characters.
+        Raises ValueError for a sentence of more than `ipt.understanding.instruction.MAX_CHARACTERS` characters.
         """
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
@@ -58,8 +58,8 @@ class InstructIPT(nn.Module):
 def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
     """A copy of `model` that knows one more task, which so far does what the common backbone does.
 
-    Its other tasks restore as before, to the bit. Train the new bias (`ipt.adapters.add_task` says how), and what reads
-    instructions and pictures anew, for all tasks. Raises ValueError for a task that the model knows already.
+    Its other tasks restore as before, to the bit. Train the new bias (`ipt.biases.adapters.add_task` says how), and
+    what reads instructions and pictures anew, for all tasks. Raises ValueError for a task that the model knows already.
     """
     if task in model.config.tasks:
         raise ValueError(f"task: the model knows '{task}' already (its tasks: {', '.join(model.config.tasks)})")

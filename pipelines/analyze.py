@@ -18,20 +18,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ipt.backbone import Backbone
-from ipt.modulation import modulate, modulated_layers, task_parameters
-from ipt.rank import constant_rank, energy_by_rank, singular_spectra
-from ipt.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity
-from ipt.training import Batch, StepReport, uses_bf16
-from pipelines.batches import training_batches
-from pipelines.choice import Choice, model_config, training_settings, write_choice
-from pipelines.files import replace_file, write_json
-from pipelines.heat_map import draw_heat_map
-from pipelines.ingest import Mix, open_mix, read_groups
-from pipelines.params import Params, load_params
-from pipelines.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
-from pipelines.stage import run
-from pipelines.validate import load_pairs
+from ipt.biases.rank import constant_rank, energy_by_rank, singular_spectra
+from ipt.biases.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity
+from ipt.network.backbone import Backbone
+from ipt.network.modulation import modulate, modulated_layers, task_parameters
+from ipt.training.fit import Batch, StepReport, uses_bf16
+from pipelines.common.files import replace_file, write_json
+from pipelines.common.params import Params, load_params
+from pipelines.common.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
+from pipelines.common.stage import run
+from pipelines.data.pairs import load_pairs
+from pipelines.training.batches import training_batches
+from pipelines.training.choice import Choice, model_config, training_settings, write_choice
+from pipelines.training.groups import Mix, open_mix, read_groups
+from pipelines.training.heat_map import draw_heat_map
 
 SUMMARY = METRICS / "analyze.json"
 

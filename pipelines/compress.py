@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ipt.checkpoint import load_model, load_weights, save_model
-from ipt.compress import LayerCompression, compress_biases
-from ipt.modulation import modulated_layers, task_parameters
-from pipelines.files import replace_folder, write_json
-from pipelines.params import load_params
-from pipelines.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
-from pipelines.stage import run
+from ipt.biases.compress import LayerCompression, compress_biases
+from ipt.network.checkpoint import load_model, load_weights, save_model
+from ipt.network.modulation import modulated_layers, task_parameters
+from pipelines.common.files import replace_folder, write_json
+from pipelines.common.params import load_params
+from pipelines.common.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
+from pipelines.common.stage import run
 
 REPORT = METRICS / "compress.json"
 

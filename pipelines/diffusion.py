@@ -19,24 +19,24 @@ import torch
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from ipt.checkpoint import load_weights
-from ipt.denoising import interval_errors, sample_images
-from ipt.diffusion import IntervalDenoiser
-from ipt.wasserstein import sliced_wasserstein
-from pipelines.clean_crops import cut_crops
-from pipelines.cluster import connected, cpus_per_worker, worker_range
-from pipelines.denoisers import new_denoiser, new_sampler, new_scheduler, save_pipeline
-from pipelines.diffusion_worker import diffusion_worker
-from pipelines.files import replace_folder, write_json
-from pipelines.params import Diffusion, Params, load_params
-from pipelines.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
-from pipelines.progress import History, Progress
-from pipelines.registry import Registration, register_model, sampler_signature
-from pipelines.schema import encode_image
-from pipelines.stage import run
-from pipelines.storage import Storage
-from pipelines.tracking import LiveRun, git_commit
-from pipelines.workers import resources, run_config, take_back_request
+from ipt.diffusion.denoiser import IntervalDenoiser
+from ipt.diffusion.denoising import interval_errors, sample_images
+from ipt.diffusion.wasserstein import sliced_wasserstein
+from ipt.network.checkpoint import load_weights
+from pipelines.cluster.connection import connected, cpus_per_worker, worker_range
+from pipelines.cluster.progress import History, Progress
+from pipelines.cluster.storage import Storage
+from pipelines.cluster.workers import resources, run_config, take_back_request
+from pipelines.common.files import replace_folder, write_json
+from pipelines.common.params import Diffusion, Params, load_params
+from pipelines.common.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
+from pipelines.common.stage import run
+from pipelines.data.rows import encode_image
+from pipelines.denoisers.crops import cut_crops
+from pipelines.denoisers.networks import new_denoiser, new_sampler, new_scheduler, save_pipeline
+from pipelines.denoisers.worker import diffusion_worker
+from pipelines.registry.registration import Registration, register_model, sampler_signature
+from pipelines.tracking.store import LiveRun, git_commit
 
 SUMMARY = METRICS / "diffusion.json"
 SHOWN, ACROSS = 64, 8  # images of a grid
@@ -130,7 +130,7 @@ def register(params: Params, name: str, run_id: str | None, history: History, sc
             summary=summary | {kind: scores[kind] for kind in ("distance", "distance_real")},
             reports=[SUMMARY, SAMPLES],
             checkpoint=DIFFUSION,
-            code=Path(__file__).with_name("diffusion_pyfunc.py"),
+            code=Path(__file__).parent / "registry" / "diffusion_pyfunc.py",
             requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
             example=pd.DataFrame({"n": [2], "seed": [0], "steps": [4]}),
             card=f"Draws pictures of {params.diffusion.crop} x {params.diffusion.crop} pixels: n, seed, steps.",

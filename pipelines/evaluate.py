@@ -12,18 +12,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ipt.checkpoint import load_model
 from ipt.metrics import psnr, to_levels
 from ipt.model import InstructIPT
-from ipt.restore import restore_image
-from pipelines.files import replace_file, write_json
-from pipelines.params import Benchmark, load_params
-from pipelines.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
-from pipelines.safety import score_harm, score_sight
-from pipelines.schema import encode_image
-from pipelines.scores import benchmark_pairs, present, score_pairs
-from pipelines.stage import run
-from pipelines.validate import Pairs, load_validation
+from ipt.network.checkpoint import load_model
+from ipt.restoring.restore import restore_image
+from pipelines.common.files import replace_file, write_json
+from pipelines.common.params import Benchmark, load_params
+from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
+from pipelines.common.stage import run
+from pipelines.data.pairs import Pairs, load_validation
+from pipelines.data.rows import encode_image
+from pipelines.scoring.safety import score_harm, score_sight
+from pipelines.scoring.scores import benchmark_pairs, present, score_pairs
 
 SCORES = METRICS / "evaluate.json"
 

@@ -1,7 +1,7 @@
 """Stage: sources -> clean tiles, without duplicates, split by picture into train and val.
 
 Run as `python -m pipelines.prepare`. Writes data/clean/ (train.parquet and val.parquet with rows of
-pipelines.schema.CLEAN_ROW, and quarantine.csv) and metrics/prepare.json.
+pipelines.data.rows.CLEAN_ROW, and quarantine.csv) and metrics/prepare.json.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ipt.images import ImageError
-from pipelines.duplicates import Seen
-from pipelines.files import replace_folder, write_json
-from pipelines.paths import CLEAN, METRICS
-from pipelines.processes import ordered_map, processes
-from pipelines.schema import CLEAN_ROW
-from pipelines.selection import (
+from ipt.photos.images import ImageError
+from pipelines.common.files import replace_folder, write_json
+from pipelines.common.paths import CLEAN, METRICS
+from pipelines.common.processes import ordered_map, processes
+from pipelines.common.stage import run
+from pipelines.data.rows import CLEAN_ROW
+from pipelines.pictures.duplicates import Seen
+from pipelines.pictures.selection import (
     Bad,
     Usable,
     check_bad,
@@ -34,12 +35,11 @@ from pipelines.selection import (
     without_duplicates,
     write_quarantine,
 )
-from pipelines.sources import Picture, SourceError, list_pictures, read_picture
-from pipelines.stage import run
-from pipelines.tiles import Tile, cut_tiles
+from pipelines.pictures.sources import Picture, SourceError, list_pictures, read_picture
+from pipelines.pictures.tiles import Tile, cut_tiles
 
 if TYPE_CHECKING:
-    from pipelines.params import Prepare
+    from pipelines.common.params import Prepare
 
 COUNTS = METRICS / "prepare.json"
 _SHUFFLE_TILES = 2048  # held in memory while mixing: about 80 MB of 128-pixel tiles
@@ -211,7 +211,7 @@ def _summary(report: dict[str, Any]) -> str:
 def main() -> int:
     """Run the stage with params.yaml; return the exit status."""
     # Here, because every worker process imports this module, and params imports all degradations.
-    from pipelines.params import ParamsError, load_params
+    from pipelines.common.params import ParamsError, load_params
 
     try:
         params = load_params()

@@ -19,17 +19,17 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from ipt.checkpoint import load_model
-from pipelines.card import CARD, Provenance, as_description, measured_anew
-from pipelines.gate import Row, failures, judge, table
-from pipelines.measure import measure
-from pipelines.params import PREVIOUS, Params, load_params
-from pipelines.registry import fetch_checkpoint
-from pipelines.scorecard import Scorecard
-from pipelines.speed import machine
-from pipelines.stage import run
-from pipelines.tracking import git_commit
-from pipelines.versions import Registered, copy_version, registered
+from ipt.network.checkpoint import load_model
+from pipelines.common.params import PREVIOUS, Params, load_params
+from pipelines.common.stage import run
+from pipelines.promotion.gate import Row, failures, judge, table
+from pipelines.promotion.measure import measure
+from pipelines.registry.card import CARD, Provenance, as_description, measured_anew
+from pipelines.registry.registration import fetch_checkpoint
+from pipelines.registry.versions import Registered, copy_version, registered
+from pipelines.scoring.scorecard import Scorecard
+from pipelines.scoring.speed import machine
+from pipelines.tracking.store import git_commit
 
 COMMAND = "python -m pipelines.promote"
 REPORT = "promotion"  # folder of artifacts, and first part of the tags' names

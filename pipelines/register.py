@@ -11,11 +11,10 @@ from pathlib import Path
 import pandas as pd
 from ruamel.yaml import YAML
 
-from ipt.checkpoint import load_model
-from pipelines.card import Provenance, model_card
-from pipelines.files import write_json
-from pipelines.params import PARAMS_FILE, Params, load_params
-from pipelines.paths import (
+from ipt.network.checkpoint import load_model
+from pipelines.common.files import write_json
+from pipelines.common.params import PARAMS_FILE, Params, load_params
+from pipelines.common.paths import (
     CHOICE,
     COMPRESSED,
     HEAT_MAP,
@@ -28,12 +27,13 @@ from pipelines.paths import (
     TRAINED,
     VALIDATION_PLOT,
 )
-from pipelines.registry import Registration, register_model, signature
-from pipelines.schema import parquet_files
-from pipelines.scorecard import of_reports
-from pipelines.speed import machine, seconds_per_megapixel
-from pipelines.stage import run
-from pipelines.tracking import git_commit
+from pipelines.common.stage import run
+from pipelines.data.rows import parquet_files
+from pipelines.registry.card import Provenance, model_card
+from pipelines.registry.registration import Registration, register_model, signature
+from pipelines.scoring.scorecard import of_reports
+from pipelines.scoring.speed import machine, seconds_per_megapixel
+from pipelines.tracking.store import git_commit
 
 LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
 # Of the run: everything the other stages wrote that a person would look for.
@@ -76,7 +76,7 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
         summary=summary_metrics(scores, compression),
         reports=list(REPORTS),
         checkpoint=COMPRESSED,
-        code=Path(__file__).with_name("pyfunc.py"),
+        code=Path(__file__).parent / "registry" / "pyfunc.py",
         requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
         example=input_example(params),
         card=card(params, scores, compression, hashes),

@@ -40,7 +40,7 @@ def _repro(arguments: list[str]) -> int:
     outdated = subprocess.call([*dvc, "status", "--quiet", "dvc.yaml"], env=environment, stdout=subprocess.DEVNULL)
     if not outdated or "RAY_ADDRESS" in environment:
         return subprocess.call([*dvc, "repro", *arguments], env=environment)
-    from pipelines.cluster import connected  # only now: it takes seconds to import
+    from pipelines.cluster.connection import connected  # only now: it takes seconds to import
 
     with connected() as address:
         return subprocess.call([*dvc, "repro", *arguments], env=environment | {"RAY_ADDRESS": address})

@@ -19,12 +19,12 @@ import ray
 import ray.data
 import torch
 
-from ipt.checkpoint import load_model
 from ipt.cli import DEFAULT_MODEL, STOPPED, checkpoint_folder, print_reports
 from ipt.model import InstructIPT
-from ipt.photographs import Report, Request, check_request, find_photographs, restore_file
-from pipelines.cluster import connected
-from pipelines.stage import run
+from ipt.network.checkpoint import load_model
+from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
+from pipelines.cluster.connection import connected
+from pipelines.common.stage import run
 
 
 class Restorer:

@@ -24,12 +24,12 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from ipt.images import MAX_PIXELS
-from pipelines.cluster import connected
-from pipelines.serve_model import load
-from pipelines.serve_worker import Service, Settings
-from pipelines.stage import run
-from pipelines.tracking import tracking_uri
+from ipt.photos.images import MAX_PIXELS
+from pipelines.cluster.connection import connected
+from pipelines.common.stage import run
+from pipelines.serving.model import load
+from pipelines.serving.service import Service, Settings
+from pipelines.tracking.store import tracking_uri
 
 NAME = "instruct-ipt"
 TOKEN = "INSTRUCT_IPT_TOKEN"  # environment variable

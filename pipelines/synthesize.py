@@ -18,13 +18,13 @@ import numpy as np
 import ray.data
 
 from degradations.recipe import check_recipe, degrade, rng_for
-from pipelines.cluster import connected
-from pipelines.files import replace_folder
-from pipelines.params import ParamsError, Synthesize, Task, load_params
-from pipelines.paths import CLEAN, SHARDS
-from pipelines.schema import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
-from pipelines.stage import run
-from pipelines.storage import Storage
+from pipelines.cluster.connection import connected
+from pipelines.cluster.storage import Storage
+from pipelines.common.files import replace_folder
+from pipelines.common.params import ParamsError, Synthesize, Task, load_params
+from pipelines.common.paths import CLEAN, SHARDS
+from pipelines.common.stage import run
+from pipelines.data.rows import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
 
 
 def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: str, target: Path) -> dict[str, int]:

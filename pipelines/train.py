@@ -1,4 +1,4 @@
-"""Stage: shards to a trained model, by Ray Train workers around `ipt.training`.
+"""Stage: shards to a trained model, by Ray Train workers around `ipt.training.fit`.
 
 A run is named by a hash of its params and data and keeps its checkpoints in `ray.storage` until the model is
 written: the same command after a kill continues it, after a finished run it starts anew.
@@ -16,23 +16,23 @@ from pathlib import Path
 import pandas as pd
 from ray.train.torch import TorchTrainer
 
-from ipt.checkpoint import load_weights, save_model
-from ipt.config import ModelConfig
 from ipt.model import InstructIPT
-from pipelines.checkpoints import read_lives
-from pipelines.choice import Choice, model_config, read_choice, training_settings
-from pipelines.cluster import connected, cpus_per_worker
-from pipelines.files import replace_file, replace_folder, write_json
-from pipelines.ingest import open_mix
-from pipelines.params import Params, load_params
-from pipelines.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
-from pipelines.progress import History, Progress, faults
-from pipelines.stage import run
-from pipelines.storage import Storage
-from pipelines.tracking import LiveRun
-from pipelines.train_worker import train_worker
-from pipelines.validate import spread_rows
-from pipelines.workers import resources, run_config, take_back_request
+from ipt.network.checkpoint import load_weights, save_model
+from ipt.network.config import ModelConfig
+from pipelines.cluster.checkpoints import read_lives
+from pipelines.cluster.connection import connected, cpus_per_worker
+from pipelines.cluster.progress import History, Progress, faults
+from pipelines.cluster.storage import Storage
+from pipelines.cluster.workers import resources, run_config, take_back_request
+from pipelines.common.files import replace_file, replace_folder, write_json
+from pipelines.common.params import Params, load_params
+from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
+from pipelines.common.stage import run
+from pipelines.data.pairs import spread_rows
+from pipelines.tracking.store import LiveRun
+from pipelines.training.choice import Choice, model_config, read_choice, training_settings
+from pipelines.training.groups import open_mix
+from pipelines.training.worker import train_worker
 
 SUMMARY = METRICS / "train.json"
 

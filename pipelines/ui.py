@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipelines.tracking import tracking_uri
+from pipelines.tracking.store import tracking_uri
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Stage: what reads instructions and what looks at pictures, both trained on what the repository holds.
 
-The reader of instructions learns from sentences drawn from pipelines/sentences/, the estimator from clean tiles that
-are degraded as the tasks say. Neither needs the backbone; `compress` puts them into the model.
+The reader of instructions learns from what `understanding/sentences/` holds, the estimator from clean tiles that are
+degraded as the tasks say. Neither needs the backbone; `compress` puts them into the model.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipt import config
-from ipt.checkpoint import save_weights
-from ipt.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
-from ipt.instruction import InstructionModel, Reader, train_reader
-from ipt.texture import texture
-from pipelines.corpus import Corpus
-from pipelines.files import replace_folder, write_json
-from pipelines.instructions import score_held_out
-from pipelines.labelled import Draw, labelled_tile
-from pipelines.params import Params, load_params
-from pipelines.paths import CLEAN, METRICS, UNDERSTANDING
-from pipelines.processes import ordered_map, processes
-from pipelines.schema import decode_image, open_tiles, read_tiles
-from pipelines.stage import run
+from ipt.network import config
+from ipt.network.checkpoint import save_weights
+from ipt.understanding.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
+from ipt.understanding.instruction import InstructionModel, Reader, train_reader
+from ipt.understanding.texture import texture
+from pipelines.common.files import replace_folder, write_json
+from pipelines.common.params import Params, load_params
+from pipelines.common.paths import CLEAN, METRICS, UNDERSTANDING
+from pipelines.common.processes import ordered_map, processes
+from pipelines.common.stage import run
+from pipelines.data.rows import decode_image, open_tiles, read_tiles
+from pipelines.understanding.corpus import Corpus
+from pipelines.understanding.held_out import score_held_out
+from pipelines.understanding.labelled import Draw, labelled_tile
 
 SUMMARY = METRICS / "understand.json"
 CHUNK = 64  # tiles made at once

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small and share their
 @pytest.fixture(scope="session")
 def make_config():
     """A very small ModelConfig, with changes by name."""
-    from ipt.config import ModelConfig
+    from ipt.network.config import ModelConfig
 
     def make(**changes) -> ModelConfig:
         values = {
@@ -50,7 +50,7 @@ def local_ray():
     import ray
 
     import pipelines  # noqa: F401  sets Ray's environment
-    from pipelines.cluster import quiet_data
+    from pipelines.cluster.connection import quiet_data
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     quiet_data()
@@ -107,7 +107,7 @@ def shards(tmp_path_factory):
     """
     import numpy as np
 
-    from pipelines.schema import SHARD_ROW, encode_image, write_rows
+    from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
 
     folder = tmp_path_factory.mktemp("shards")
     tasks = {"denoise": (7, 5), "derain": (9,), "deblur": (4, 3, 6)}
@@ -138,7 +138,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="session")
 def task_table():
     """The three tasks of `shards`, with different shares."""
-    from pipelines.params import Task
+    from pipelines.common.params import Task
 
     shares = {"denoise": 2, "derain": 1, "deblur": 3}
     return {name: Task(share, 1.0, [], (f"do {name}", f"{name} it")) for name, share in shares.items()}

@@ -18,7 +18,10 @@ def read_yaml(name: str) -> dict:
 
 DEFAULT, OPTIONAL = read_yaml("dvc.yaml")["stages"], read_yaml("pipelines/optional/dvc.yaml")["stages"]
 STAGES = DEFAULT | OPTIONAL
-REGISTERED = {"register": "pipelines.pyfunc", "diffusion": "pipelines.diffusion_pyfunc"}  # as files, with their imports
+REGISTERED = {
+    "register": "pipelines.registry.pyfunc",
+    "diffusion": "pipelines.registry.diffusion_pyfunc",
+}  # as files, with their imports
 PARAMS = read_yaml("params.yaml")
 
 
@@ -82,8 +85,8 @@ def as_deps(files: set[str]) -> list[str]:
 def test_imports_are_followed():
     """The reader of imports itself."""
     code = code_of("pipelines.compress")
-    assert {"pipelines/compress.py", "pipelines/params.py", "pipelines/__init__.py"} <= code
-    assert {"ipt/compress.py", "ipt/modulation.py", "ipt/__init__.py", "ipt/model.py"} <= code
+    assert {"pipelines/compress.py", "pipelines/common/params.py", "pipelines/__init__.py"} <= code
+    assert {"ipt/biases/compress.py", "ipt/network/modulation.py", "ipt/__init__.py", "ipt/model.py"} <= code
     assert {"degradations/recipe.py", "degradations/rain.py"} <= code_of("pipelines.synthesize")
     assert not any(name.startswith("degradations/") for name in code)  # other physics does not retrain a model
     assert "pipelines/train.py" not in code
@@ -102,7 +105,11 @@ def test_all_code_of_a_stage_is_among_its_deps(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_deps_exist_and_are_used(stage):
-    code = [dep for dep in body(stage)["deps"] if dep.split("/")[0] in PACKAGES and dep != "pipelines/sentences"]
+    code = [
+        dep
+        for dep in body(stage)["deps"]
+        if dep.split("/")[0] in PACKAGES and dep != "pipelines/understanding/sentences"
+    ]
     used = code_of(entry(stage)) | (code_of(REGISTERED[stage]) if stage in REGISTERED else set())
     for dep in code:
         assert (ROOT / dep).exists()

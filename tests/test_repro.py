@@ -112,9 +112,10 @@ def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None
 def test_registered_model_restores_as_the_library_does(project: Project) -> None:
     script = """
 import json, mlflow, numpy as np, cv2, pandas as pd, pyarrow.parquet as pq
-from pipelines.tracking import tracking_uri
-from pipelines.schema import decode_image
-from ipt import load_model, restore_image
+from pipelines.tracking.store import tracking_uri
+from pipelines.data.rows import decode_image
+from ipt import load_model
+from ipt import restore_image
 mlflow.set_tracking_uri(tracking_uri())
 rows = pq.read_table("data/shards/derain/val/00000.parquet").to_pylist()[:3]
 served = mlflow.pyfunc.load_model("models:/instruct-ipt@candidate").predict(
@@ -251,7 +252,7 @@ def test_the_optional_stage_runs_when_asked_and_goes_on_after_a_failed_registrat
     assert "didn't change" in project.repro("pipelines/optional/dvc.yaml")
     script = """
 import json, mlflow, pandas as pd
-from pipelines.tracking import tracking_uri
+from pipelines.tracking.store import tracking_uri
 mlflow.set_tracking_uri(tracking_uri())
 model = mlflow.pyfunc.load_model("models:/instruct-ipt-diffusion@candidate")
 table = model.predict(pd.DataFrame({"n": [3], "seed": [1], "steps": [3]}))

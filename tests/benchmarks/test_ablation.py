@@ -11,10 +11,10 @@ import torch
 from benchmarks import ablation
 from benchmarks.ablation import ROWS, Setting, held_out_psnr, table, train_row
 from benchmarks.variants import Conditioned, Film, OneEach, Prompt
-from ipt.backbone import Backbone
-from ipt.modulation import modulated_layers
-from pipelines.choice import Choice
-from pipelines.params import load_params
+from ipt.network.backbone import Backbone
+from ipt.network.modulation import modulated_layers
+from pipelines.common.params import load_params
+from pipelines.training.choice import Choice
 
 TASKS = ("denoise", "derain", "deblur")
 

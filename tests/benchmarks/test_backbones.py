@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks.backbones import candidates, gmac
-from ipt.backbone import Backbone, ChannelAttention
-from ipt.config import preset_config
+from ipt.network.backbone import Backbone, ChannelAttention
+from ipt.network.config import preset_config
 
 CONFIGS = candidates(preset_config("tiny", ("denoise",), 2, ("head",)))
 

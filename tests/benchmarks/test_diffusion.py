@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import diffusion
 from benchmarks.diffusion import ROWS, batches, build, kept_or_measured, size, table
-from ipt.modulation import modulated_layers
-from pipelines.schema import CLEAN_ROW, encode_image, write_rows
+from ipt.network.modulation import modulated_layers
+from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
 
 LAYERS = ["proj_out_*", "transformer_blocks.0.ff.net.2"]
 

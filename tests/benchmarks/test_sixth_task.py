@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.sixth_task import BATCH, CROP, RECIPES, batches, outputs, psnr
 from degradations.recipe import check_recipe
-from ipt.adapters import add_task
+from ipt.biases.adapters import add_task
+from ipt.biases.sensitivity import fit_biases
 from ipt.model import InstructIPT
-from ipt.sensitivity import fit_biases
-from ipt.training import TrainingSettings
+from ipt.training.fit import TrainingSettings
 
 
 @pytest.fixture

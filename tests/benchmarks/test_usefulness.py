@@ -7,7 +7,7 @@ import pytest
 import degradations
 from benchmarks.degradations import COUNTERPARTS
 from benchmarks.usefulness import BATCH, TILE, Source, clean_tile, make_batch, make_pair
-from pipelines.crops import PairCrop
+from pipelines.training.crops import PairCrop
 
 RECIPE = [{"GaussianNoise": {"sigma": [20, 20]}}]
 

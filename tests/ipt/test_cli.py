@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipt import cli, photographs, save_model
+from ipt import cli, save_model
 from ipt.cli import app
-from ipt.instruction import InstructionModel
 from ipt.model import InstructIPT
-from ipt.photographs import Report
-from ipt.photos import read_photo
-from ipt.restore import restore_image
+from ipt.photos.photo import read_photo
+from ipt.restoring import photographs
+from ipt.restoring.photographs import Report
+from ipt.restoring.restore import restore_image
+from ipt.understanding.instruction import InstructionModel
 
 
 @pytest.fixture

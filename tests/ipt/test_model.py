@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ipt.checkpoint import load_model, save_model
 from ipt.model import InstructIPT, with_new_task
-from ipt.modulation import merge
+from ipt.network.checkpoint import load_model, save_model
+from ipt.network.modulation import merge
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 23), (3, 40), (8, 8), (2, 1)])

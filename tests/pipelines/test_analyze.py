@@ -13,10 +13,10 @@ import torch
 from ipt.metrics import psnr
 from pipelines import analyze as stage
 from pipelines.analyze import analyze, group_batches, main, psnr_meter
-from pipelines.choice import read_choice
-from pipelines.ingest import open_mix
-from pipelines.params import Modulation, load_params
-from pipelines.validate import load_pairs
+from pipelines.common.params import Modulation, load_params
+from pipelines.data.pairs import load_pairs
+from pipelines.training.choice import read_choice
+from pipelines.training.groups import open_mix
 
 REAL = Path(__file__).parents[2] / "params.yaml"
 TASKS = ("denoise", "derain", "deblur")

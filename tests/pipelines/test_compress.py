@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ipt.checkpoint import HALVED, load_model, load_weights, save_model, save_weights
-from ipt.compress import compress_biases
+from ipt.biases.compress import compress_biases
 from ipt.model import InstructIPT
-from ipt.modulation import modulated_layers
+from ipt.network.checkpoint import HALVED, load_model, load_weights, save_model, save_weights
+from ipt.network.modulation import modulated_layers
 from pipelines.compress import compress
 
 

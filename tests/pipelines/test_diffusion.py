@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ipt.denoising import sample_images
-from ipt.diffusion import load_denoiser
-from ipt.modulation import task_parameters
-from pipelines.denoisers import new_denoiser, new_sampler, save_pipeline
+from ipt.diffusion.denoiser import load_denoiser
+from ipt.diffusion.denoising import sample_images
+from ipt.network.modulation import task_parameters
+from pipelines.common.params import load_params
+from pipelines.denoisers.networks import new_denoiser, new_sampler, save_pipeline
+from pipelines.denoisers.worker import to_images
 from pipelines.diffusion import grid, measure, run_name, train
-from pipelines.diffusion_worker import to_images
-from pipelines.params import load_params
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -40,7 +40,7 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def served(saved):
     """The registered model's code with that folder, as MLflow loads it."""
-    spec = importlib.util.spec_from_file_location("served", ROOT / "pipelines" / "diffusion_pyfunc.py")
+    spec = importlib.util.spec_from_file_location("served", ROOT / "pipelines" / "registry" / "diffusion_pyfunc.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = module.DiffusionModel()
@@ -118,7 +118,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
 
 
 def test_scores_are_of_each_interval_with_and_without_biases(saved, tmp_path):
-    from pipelines.schema import CLEAN_ROW, encode_image, write_rows
+    from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
 
     rng = np.random.default_rng(0)
     rows = [

@@ -8,7 +8,10 @@ import pytest
 
 from ipt.metrics import psnr, to_levels
 from ipt.model import InstructIPT
-from ipt.restore import restore_image
+from ipt.restoring.restore import restore_image
+from pipelines.common.params import Benchmark
+from pipelines.data.pairs import load_validation, validate
+from pipelines.data.rows import encode_image
 from pipelines.evaluate import (
     draw_comparison,
     evaluate,
@@ -16,9 +19,6 @@ from pipelines.evaluate import (
     print_table,
     write_pictures,
 )
-from pipelines.params import Benchmark
-from pipelines.schema import encode_image
-from pipelines.validate import load_validation, validate
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines import prepare as stage
-from pipelines import processes as pool_module
-from pipelines.dead_leaves import draw_dead_leaves
-from pipelines.duplicates import Seen, perceptual_hash
-from pipelines.params import Builtin, DeadLeaves, Folder, Prepare, Source
+from pipelines.common import processes as pool_module
+from pipelines.common.params import Builtin, DeadLeaves, Folder, Prepare, Source
+from pipelines.common.processes import ordered_map, processes
+from pipelines.data.rows import CLEAN_ROW, decode_image
+from pipelines.pictures.dead_leaves import draw_dead_leaves
+from pipelines.pictures.duplicates import Seen, perceptual_hash
+from pipelines.pictures.selection import split_pictures
+from pipelines.pictures.sources import Picture, SourceError
+from pipelines.pictures.tiles import cut_tiles, starts
 from pipelines.prepare import prepare
-from pipelines.processes import ordered_map, processes
-from pipelines.schema import CLEAN_ROW, decode_image
-from pipelines.selection import split_pictures
-from pipelines.sources import Picture, SourceError
-from pipelines.tiles import cut_tiles, starts
 
 LEAVES = Source(None, None, DeadLeaves(5, 64))
 

@@ -18,19 +18,19 @@ from PIL import Image
 
 from ipt import load_model, restore_image, save_model
 from ipt.model import InstructIPT
-from ipt.modulation import modulated_layers
-from ipt.photos import read_photo
+from ipt.network.modulation import modulated_layers
+from ipt.photos.photo import read_photo
 from pipelines import promote as command
-from pipelines.card import MEASURED
-from pipelines.gate import LACKS
-from pipelines.measure import measure
-from pipelines.params import PREVIOUS, Floors, load_params
+from pipelines.common.params import PREVIOUS, Floors, load_params
+from pipelines.common.stage import run
+from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
 from pipelines.promote import copy, main, promote, roll_back
-from pipelines.registry import fetch_checkpoint
-from pipelines.schema import SHARD_ROW, encode_image, write_rows
-from pipelines.stage import run
-from pipelines.tracking import tracking
-from pipelines.versions import MOVE, WEIGHTS, Registered, registered
+from pipelines.promotion.gate import LACKS
+from pipelines.promotion.measure import measure
+from pipelines.registry.card import MEASURED
+from pipelines.registry.registration import fetch_checkpoint
+from pipelines.registry.versions import MOVE, WEIGHTS, Registered, registered
+from pipelines.tracking.store import tracking
 
 REAL = load_params(Path(__file__).parents[2] / "params.yaml")
 NAME, CHAMPION, CANDIDATE = REAL.register.model, REAL.promote.alias, REAL.register.alias

@@ -16,12 +16,12 @@ import pipelines  # noqa: F401  sets Ray's environment
 from ipt import save_model
 from ipt.cli import app
 from ipt.model import InstructIPT
-from ipt.photographs import Report, Request
-from ipt.photos import read_photo
-from ipt.restore import restore_image
+from ipt.photos.photo import read_photo
+from ipt.restoring.photographs import Report, Request
+from ipt.restoring.restore import restore_image
 from pipelines import restore
+from pipelines.common.stage import run
 from pipelines.restore import Restorer, main
-from pipelines.stage import run
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.choice import Choice
-from pipelines.params import load_params
+from pipelines.common.params import load_params
 from pipelines.train import run_name
+from pipelines.training.choice import Choice
 
 CHOICE = Choice(4, ("head",))
 

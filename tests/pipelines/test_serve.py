@@ -18,9 +18,9 @@ from PIL import Image
 
 from ipt import restore_image, save_model
 from ipt.model import InstructIPT
-from ipt.photos import read_photo
-from pipelines import registry
-from pipelines.tracking import experiment_id, tracking
+from ipt.photos.photo import read_photo
+from pipelines.registry import registration as registry
+from pipelines.tracking.store import experiment_id, tracking
 
 pytestmark = pytest.mark.slow
 MAX_BODY = 1_000_000

@@ -14,8 +14,8 @@ import pytest
 
 from degradations.recipe import check_recipe, degrade, rng_for
 from pipelines import synthesize as stage
-from pipelines.params import ParamsError, Synthesize, Task, load_params
-from pipelines.schema import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
+from pipelines.common.params import ParamsError, Synthesize, Task, load_params
+from pipelines.data.rows import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
 from pipelines.synthesize import make_shard, read_tiles, shard_row, synthesize
 
 TASK = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))

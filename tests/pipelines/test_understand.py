@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ipt.checkpoint import load_weights
-from ipt.estimator import Estimator
-from ipt.instruction import InstructionModel
+from ipt.network.checkpoint import load_weights
+from ipt.understanding.estimator import Estimator
+from ipt.understanding.instruction import InstructionModel
 from pipelines import understand as stage
-from pipelines.instructions import HELD_OUT, score_instructions
-from pipelines.params import load_params
-from pipelines.schema import CLEAN_ROW, encode_image, write_rows
+from pipelines.common.params import load_params
+from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
 from pipelines.understand import clean_rows, score_estimator, training_tiles, understand
+from pipelines.understanding.held_out import HELD_OUT, score_instructions
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,66 @@
+"""The bias of one task by itself: taken out of a model, put into another, added as a new task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ipt.network.modulation import ModulatedLayer, modulated_layers
+from ipt.network.state import misfits
+
+
+def adapter_state(model: nn.Module, task: int) -> dict[str, Tensor]:
+    """The bias of one task: LAYER.task_up (out, r) and LAYER.task_down (r, in) of every modulated layer, copied.
+
+    Raises ValueError for a model without biases or a task that it does not have.
+    """
+    return {name: stacked[task].detach().clone() for name, stacked in _factors(model, task).items()}
+
+
+@torch.no_grad()
+def load_adapter(model: nn.Module, task: int, state: dict[str, Tensor]) -> None:
+    """Make a bias that `adapter_state` gave that of `task`; the other tasks keep theirs to the bit.
+
+    Raises ValueError, with `model` untouched, where layers or shapes differ from the model's.
+    """
+    expected = _factors(model, task)
+    if problems := misfits({name: stacked.shape[1:] for name, stacked in expected.items()}, state):
+        raise ValueError(f"adapter: does not fit the model: {problems}")
+    for name, stacked in expected.items():
+        stacked[task].copy_(state[name])
+
+
+def add_task(model: nn.Module) -> int:
+    """Give every modulated layer of `model` a bias for one more task, in place; returns the new task's number.
+
+    It starts at zero: the task-general backbone. The factors are new parameters, so an optimizer made before does not
+    know them. To train the new task alone: freeze the backbone, batches of this task, no weight decay; rows without
+    gradient then stay as they are.
+    """
+    layers = _layers(model, 0)
+    tasks = len(next(iter(layers.values())).task_up)
+    for layer in layers.values():
+        up, down = layer.task_up.detach(), layer.task_down.detach()
+        fresh = torch.randn_like(down[:1]) * down.shape[-1] ** -0.5
+        layer.task_up = nn.Parameter(torch.cat([up, torch.zeros_like(up[:1])]))
+        layer.task_down = nn.Parameter(torch.cat([down, fresh]))
+    return tasks
+
+
+def _factors(model: nn.Module, task: int) -> dict[str, nn.Parameter]:
+    """U and V of every modulated layer, stacked over tasks."""
+    return {
+        f"{name}.{factor}": getattr(layer, factor)
+        for name, layer in _layers(model, task).items()
+        for factor in ("task_up", "task_down")
+    }
+
+
+def _layers(model: nn.Module, task: int) -> dict[str, ModulatedLayer]:
+    layers = modulated_layers(model)
+    if not layers:
+        raise ValueError("adapter: the model has no task biases; `modulate` it first")
+    tasks = len(next(iter(layers.values())).task_up)
+    if not 0 <= task < tasks:
+        raise ValueError(f"adapter: expected a task from 0 to {tasks - 1}, got {task}")
+    return layers

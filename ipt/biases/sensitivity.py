@@ -1,0 +1,106 @@
+"""Which weights must be task-specific: what each layer's bias gains each task, and the fewest layers that keep it.
+
+From a common backbone, biases of full rank are trained for a short while with the backbone held (`fit_biases`). A
+layer's score for a task is the PSNR that its removal costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ipt.network.modulation import modulated_layers, selected, task_parameters
+from ipt.training.fit import Batch, StepReport, TrainingSettings, TrainingState, fit
+
+
+class ByTask(nn.Module):
+    """A network as `fit` calls it: with the task of each sample, which a plain network does not heed."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, degraded: Tensor, index: Tensor) -> Tensor:
+        """(B, 3, H, W) and (B,) to the restored images."""
+        with selected(self.network, index):
+            return self.network(degraded)
+
+
+def fit_all(
+    network: nn.Module,
+    batches: Iterator[Batch],
+    settings: TrainingSettings,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+) -> nn.Module:
+    """Train all of `network`, in place; returns the averaged network, ready for inference."""
+    state = TrainingState(ByTask(network), settings)
+    fit(state, batches, on_step=on_step)
+    return state.ema.module.network.eval()
+
+
+def fit_biases(
+    network: nn.Module,
+    batches: Iterator[Batch],
+    settings: TrainingSettings,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+) -> nn.Module:
+    """Train the task biases of `network` alone, in place, all else held; returns the averaged network."""
+    held = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    network.requires_grad_(False)
+    for factor in task_parameters(network):
+        factor.requires_grad_(True)
+    try:
+        return fit_all(network, batches, settings, on_step)
+    finally:
+        for parameter, trained in held:
+            parameter.requires_grad_(trained)
+
+
+def sensitivity(model: nn.Module, psnr: Callable[[nn.Module], Sequence[float]]) -> dict[str, list[float]]:
+    """By layer, for each task: PSNR with all biases less PSNR without this layer's, in dB.
+
+    `psnr` measures a model on each task. Positive: the layer's bias helps the task.
+    """
+    complete = list(psnr(model))
+    scores = {}
+    for name in modulated_layers(model):
+        with without_biases(model, [name]):
+            scores[name] = [all_biases - less for all_biases, less in zip(complete, psnr(model), strict=True)]
+    return scores
+
+
+@contextmanager
+def without_biases(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Inside the block the layers called `names` have no task biases."""
+    layers = [modulated_layers(model)[name] for name in names]
+    kept = [layer.task_up.detach().clone() for layer in layers]
+    with torch.no_grad():
+        for layer in layers:
+            layer.task_up.zero_()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, up in zip(layers, kept, strict=True):
+                layer.task_up.copy_(up)
+
+
+def choose_layers(scores: dict[str, list[float]], keep: float) -> list[str]:
+    """The fewest layers whose scores add up to the share `keep` (0 to 1] of all, in the order of the model.
+
+    A layer's score is its mean over tasks, each task relative to its own sum: so a task with small gains has its say.
+    Layers that help no task on average are never chosen. Raises ValueError where no layer helps.
+    """
+    names = list(scores)
+    table = torch.tensor([scores[name] for name in names], dtype=torch.float64).clamp_min(0)  # (layers, tasks)
+    if not table.sum():
+        raise ValueError("sensitivity: no layer's bias gains anything; train the biases longer")
+    relative = (table / table.sum(0).clamp_min(1e-12)).mean(1)
+    order = relative.argsort(descending=True, stable=True)
+    reached = relative[order].cumsum(0) / relative.sum()
+    count = int((reached < keep - 1e-9).sum()) + 1
+    chosen = set(order[:count].tolist())
+    return [name for place, name in enumerate(names) if place in chosen]

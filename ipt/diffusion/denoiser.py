@@ -1,0 +1,222 @@
+"""Task biases on a diffusion denoiser: its tasks are intervals of noise level (`ipt/diffusion/noise_levels.py`).
+
+Works on any denoiser called as (sample, timestep, ...), and with any scheduler that has `alphas_cumprod`; those of
+diffusers do, and nothing here imports diffusers.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ipt.diffusion.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
+from ipt.network.modulation import merge, modulate, modulated_layers, selected
+from ipt.network.state import misfits
+
+CONFIG, WEIGHTS = "noise_levels.json", "noise_levels.safetensors"
+
+
+class IntervalDenoiser(nn.Module):
+    """A modulated denoiser that is called as the plain one and picks the interval of each sample by its timestep.
+
+    A batch may mix timesteps. Where no gradient is asked for, in eval mode, and all samples are in one interval, as in
+    sampling, that interval's merged denoiser is called: it costs what the plain one costs. Merged denoisers are kept
+    until a weight changes. What is not found here (`config`, `dtype`, ...) is the denoiser's.
+    """
+
+    def __init__(self, denoiser: nn.Module, scheduler: Any, intervals: int) -> None:
+        super().__init__()
+        self._signature = inspect.signature(denoiser.forward)
+        if "timestep" not in self._signature.parameters:
+            raise ValueError(
+                f"denoiser: expected one called with (sample, timestep, ...), {type(denoiser).__name__} is called with "
+                f"{self._signature}"
+            )
+        self.denoiser = denoiser
+        self.intervals = intervals
+        self.prediction_type = prediction_type(scheduler)
+        schedule = schedule_of(scheduler)
+        self.register_buffer("interval_of_timestep", noise_intervals(schedule, intervals), persistent=False)
+        self._schedule = schedule  # no buffer: half precision would change it
+        self._merged: dict[int, nn.Module] = {}
+        self._merged_from: list[tuple[int, int]] = []
+        self._tables: list[dict[str, nn.Parameter | None]] = []
+        self._held: list[Tensor] = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the denoiser is called with, and what it gives.
+
+        `timestep` is an integer, or a tensor of integers of shape (), (1,) or (B,); a ValueError says so of others, and
+        of timesteps that the schedule does not have.
+        """
+        given = self._signature.bind(*args, **kwargs).arguments
+        sample = next(iter(given.values()))
+        index = self.interval_of(given.get("timestep"), len(sample))
+        if not (self.training or torch.is_grad_enabled()):
+            first = int(index[0])
+            if bool((index == first).all()):
+                return self.merged(first)(*args, **kwargs)
+        with selected(self.denoiser, index):
+            return self.denoiser(*args, **kwargs)
+
+    def interval_of(self, timestep: Tensor | int, batch: int) -> Tensor:
+        """The interval of each sample of a batch, (B,); `timestep` as in `forward`."""
+        table = self.interval_of_timestep
+        whole = isinstance(timestep, int) and not isinstance(timestep, bool)
+        if isinstance(timestep, Tensor):
+            whole = not (timestep.is_floating_point() or timestep.is_complex() or timestep.dtype == torch.bool)
+        if not whole:
+            kind = timestep.dtype if isinstance(timestep, Tensor) else type(timestep).__name__
+            raise ValueError(
+                f"timestep: expected integers, got {kind}; use a scheduler that gives them (DDPM, DDIM, DPM-Solver++)"
+            )
+        timestep = torch.as_tensor(timestep, device=table.device)
+        if timestep.shape not in ((), (1,), (batch,)):
+            raise ValueError(
+                f"timestep: expected one, or one for each of {batch} samples, got shape {tuple(timestep.shape)}"
+            )
+        low, high = int(timestep.min()), int(timestep.max())
+        if low < 0 or high >= len(table):
+            raise ValueError(f"timestep: expected 0 to {len(table) - 1}, got {low if low < 0 else high}")
+        return table[timestep.long()].expand(batch)
+
+    def merged(self, interval: int) -> nn.Module:
+        """The plain denoiser of one interval: W_t in its weights. Kept and shared: not to be changed."""
+        if not 0 <= interval < self.intervals:
+            raise ValueError(f"interval: expected 0 to {self.intervals - 1}, got {interval}")
+        if not self._merged or self._merged_from != self._weights():
+            # Looked up in the modules' own tables: to walk the network at every call takes longer than all else here.
+            self._tables = [module._parameters for module in self.denoiser.modules()]
+            self._merged, self._merged_from = {}, self._weights()
+            # Held, so that no other weight comes to lie where one of these lay.
+            self._held = [weight.detach() for weight in self.denoiser.parameters()]
+        if interval not in self._merged:
+            with torch.inference_mode(False), torch.no_grad():
+                self._merged[interval] = merge(self.denoiser, interval).eval().requires_grad_(False)
+        return self._merged[interval]
+
+    def _weights(self) -> list[tuple[int, int]]:
+        """Where each weight lies and how often it was written."""
+        return [(w.data_ptr(), w._version) for table in self._tables for w in table.values() if w is not None]
+
+    def backbone(self) -> nn.Module:
+        """A plain copy of the denoiser without biases."""
+        return merge(self.denoiser, 0, strength=0.0)
+
+    def check_scheduler(self, scheduler: Any) -> None:
+        """Raise ValueError for a scheduler of another prediction type or schedule than the biases were trained for."""
+        check_scheduler(scheduler, self.prediction_type, self._schedule)
+
+    def train(self, mode: bool = True) -> IntervalDenoiser:
+        """Training mode or eval mode; merged denoisers are dropped."""
+        self._merged, self._held = {}, []
+        return super().train(mode)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the backbone as diffusers does, and the adapter beside it; `load_denoiser` reads both."""
+        self.backbone().save_pretrained(folder)
+        save_adapter(self, folder)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("denoiser"), name)
+
+
+def modulate_denoiser(
+    denoiser: nn.Module, scheduler: Any, intervals: int, rank: int, layers: Sequence[str] = ("*",)
+) -> IntervalDenoiser:
+    """Give `denoiser`, in place, a bias of `rank` for each interval of noise level; its output stays until trained.
+
+    `layers` are shell patterns on module names. `scheduler` gives the noise of each timestep and says what the denoiser
+    predicts. Raises ValueError as `noise_intervals` and `modulate` do, with `denoiser` untouched.
+    """
+    wrapped = IntervalDenoiser(denoiser, scheduler, intervals)
+    modulate(denoiser, intervals, rank, layers)
+    return wrapped
+
+
+def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
+    """Write the biases of all intervals (noise_levels.json, noise_levels.safetensors) into `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = modulated_layers(denoiser.denoiser)
+    config = {
+        "intervals": denoiser.intervals,
+        "rank": max(layer.task_up.shape[-1] for layer in layers.values()),
+        "layers": list(layers),
+        "prediction_type": denoiser.prediction_type,
+        "backbone": fingerprint(denoiser.backbone()),
+    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in _factors(denoiser).items()}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    save_file(weights | {SCHEDULE: denoiser._schedule}, folder / WEIGHTS)
+
+
+def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> IntervalDenoiser:
+    """Put the adapter in `folder` onto the backbone it was trained with, in place; ready for sampling.
+
+    Raises ValueError, with `backbone` untouched, for a damaged adapter, another backbone (its weights count: they were
+    trained together), or a scheduler with another prediction type or schedule.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        weights = load_file(folder / WEIGHTS)
+        schedule, intervals, rank = weights.pop(SCHEDULE), int(config["intervals"]), int(config["rank"])
+        layers, kind, trained_with = tuple(config["layers"]), config["prediction_type"], config["backbone"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: expected an adapter, {CONFIG} and {WEIGHTS} as `save_adapter` writes them: {error!r}"
+        ) from error
+    check_scheduler(scheduler, kind, schedule)
+    if fingerprint(backbone) != trained_with:
+        raise ValueError(
+            f"{folder}: the adapter was trained with another backbone; load the one that lies beside it, in the "
+            "precision it was saved in (cast the whole afterwards)"
+        )
+    wrapped = modulate_denoiser(copy.deepcopy(backbone), scheduler, intervals, rank, layers)
+    if problems := misfits({name: value.shape for name, value in _factors(wrapped).items()}, weights):
+        raise ValueError(f"{folder}: the adapter does not fit the backbone: {problems}")
+    modulate(backbone, intervals, rank, layers)
+    wrapped.denoiser = backbone
+    with torch.no_grad():
+        for name, value in _factors(wrapped).items():
+            value.copy_(weights[name])
+    return wrapped.eval()
+
+
+def export_merged(denoiser: IntervalDenoiser, folder: Path | str) -> list[Path]:
+    """Write the plain denoiser of each interval, as diffusers does, into `folder`/interval-0, -1, ...; returns them."""
+    folders = [Path(folder) / f"interval-{interval}" for interval in range(denoiser.intervals)]
+    for interval, each in enumerate(folders):
+        denoiser.merged(interval).save_pretrained(each)
+    return folders
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of all weights of a network, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _factors(denoiser: IntervalDenoiser) -> dict[str, nn.Parameter]:
+    """U and V of each modulated layer."""
+    layers = modulated_layers(denoiser.denoiser)
+    return {
+        f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("task_up", "task_down")
+    }

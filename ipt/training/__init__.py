@@ -1,0 +1,1 @@
+"""Training of backbone and task biases at the same time."""

@@ -1,0 +1,225 @@
+"""Synchronous training of backbone and task biases: one backward pass over a batch that holds every task.
+
+Plain torch: an iterator of batches comes in, reports go out through callbacks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ipt.network.checkpoint import load_weights, save_weights
+from ipt.network.modulation import task_parameters
+from ipt.training.losses import balanced_loss, gradient_conflict, restoration_loss, task_errors, task_means
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The numbers of a training; learning rates per AdamW step."""
+
+    steps: int
+    learning_rate: float
+    bias_learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    task_weights: tuple[float, ...]  # of each task's part in the loss
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Image pairs (B, 3, H, W) in [0, 1] with the task of each, sorted by task so that every task is a run."""
+
+    degraded: Tensor
+    clean: Tensor
+    index: Tensor  # (B,)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.degraded, self.clean, self.index)))
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step was like: losses, and where the time went, in seconds."""
+
+    step: int  # steps done, this one included
+    loss: float  # mean over samples
+    task_loss: tuple[float, ...]  # mean loss of the samples of each task of the batch
+    gradient_norm: float  # before clipping
+    gradient_conflict: float | None  # of `ipt.training.losses`; None in most steps
+    learning_rate: float
+    samples: int
+    step_seconds: float  # from batch to batch, waiting included
+    wait_seconds: float  # of these, waiting for the batch
+
+
+class TrainingState:
+    """Everything that training changes: saved and loaded whole, so that a continued run equals a straight one."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
+        self.step = 0
+        self.task_scale: Tensor | None = None  # running mean of each task's error, over all workers
+        self.model = model
+        self.settings = settings
+        self.ema = AveragedModel(model, multi_avg_fn=_ema_update(settings.ema_decay))
+        biases = task_parameters(model)
+        known = {id(p) for p in biases}
+        backbone = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": backbone, "peak": settings.learning_rate},
+                {"params": biases, "peak": settings.bias_learning_rate},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=True,  # a small step on a CPU spends a tenth of its time here otherwise
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write weights, averaged weights, optimizer, CPU random state and step into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.model, folder / "model.safetensors")
+        save_weights(self.ema.module, folder / "ema.safetensors")
+        torch.save(
+            {
+                "step": self.step,
+                "averaged": self.ema.n_averaged,
+                "task_scale": self.task_scale,
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            folder / "training.pt",
+        )
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+        load_weights(self.model, folder / "model.safetensors")
+        load_weights(self.ema.module, folder / "ema.safetensors")
+        saved = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        self.step = saved["step"]
+        scale = saved["task_scale"]
+        self.task_scale = None if scale is None else scale.to(next(self.model.parameters()).device)
+        self.ema.n_averaged.copy_(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"])
+
+
+def fit(
+    state: TrainingState,
+    batches: Iterator[Batch],
+    *,
+    network: nn.Module | None = None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    conflict_every: int | None = None,
+    part: float = 1.0,
+) -> None:
+    """Train until `settings.steps`; `network` is the model as wrapped for distributed training, if it is.
+
+    Every `conflict_every` steps the report holds the `gradient_conflict` of its batch, which costs as much as a pass
+    backward for each task. `part` is this worker's number of samples relative to the mean over workers. `on_step` is
+    called after every step and may save the state. Raises RuntimeError where the batches end early or the loss is no
+    longer a finite number.
+    """
+    network = network or state.model
+    device = next(network.parameters()).device
+    network.train()
+    started = time.perf_counter()
+    while state.step < state.settings.steps:
+        batch = next(batches, None)
+        if batch is None:
+            raise RuntimeError(f"training data ended after step {state.step} of {state.settings.steps}")
+        waited = time.perf_counter()
+        batch = batch.to(device)
+        asked = conflict_every and (state.step + 1) % conflict_every == 0
+        conflict = gradient_conflict(state.model, batch.degraded, batch.clean, batch.index) if asked else None
+        report = synchronous_step(state, network, batch, part)
+        ended = time.perf_counter()
+        state.step += 1
+        on_step(
+            StepReport(
+                step=state.step,
+                samples=len(batch.index),
+                step_seconds=ended - started,
+                wait_seconds=waited - started,
+                gradient_conflict=conflict,
+                **report,
+            )
+        )
+        started = time.perf_counter()
+
+
+def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, part: float = 1.0) -> dict:
+    """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm.
+
+    `part` as in `fit`.
+    """
+    settings = state.settings
+    factor = learning_rate_factor(state.step, settings)
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=settings.bf16):
+        restored = network(batch.degraded, batch.index)
+    distances = restoration_loss(restored.float(), batch.clean)  # (B,)
+    tasks = batch.index.unique()
+    errors = task_errors(distances, batch.index, tasks)
+    weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
+    loss, scale = balanced_loss(errors, state.task_scale, weights, part)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+    if not torch.isfinite(norm):
+        raise RuntimeError(
+            f"step {state.step + 1}: loss {loss.item()}, gradient norm {norm.item()}: training has "
+            "diverged; lower train.learning_rate or train.clip_norm"
+        )
+    state.task_scale = scale
+    state.optimizer.step()
+    state.ema.update_parameters(state.model)
+    return {
+        "loss": distances.mean().item(),
+        "task_loss": tuple(task_means(distances.detach(), batch.index, tasks).tolist()),
+        "gradient_norm": norm.item(),
+        "learning_rate": settings.learning_rate * factor,
+    }
+
+
+def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then a cosine to 1 % at the last step."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to train in bfloat16 when `precision` is bf16, fp32 or auto (where the device has it)."""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16 in hardware (emulated, it is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _ema_update(decay: float) -> Callable:
+    """Exponential moving average whose window grows with the run, so that the first weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averaged), list(current), weight)
+
+    return update

@@ -1,0 +1,73 @@
+"""How far restored images are from clean ones, and how tasks share a step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ipt.network.modulation import task_parameters
+
+SOFTNESS = 0.1  # e of the Charbonnier distance
+NEGLIGIBLE = 1e-6  # a distance that is as good as none (67 dB)
+MEMORY = 0.95  # of the running mean of each task's error, by step
+
+
+def task_means(values: Tensor, index: Tensor, tasks: Tensor) -> Tensor:
+    """Mean of the values (B,) of each of the `tasks` (T,): (T,)."""
+    return torch.stack([values[index == task].mean() for task in tasks])
+
+
+def task_errors(distances: Tensor, index: Tensor, tasks: Tensor) -> Tensor:
+    """Mean cube root of the distances (B,) of each of the `tasks`: (T,).
+
+    The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged.
+    """
+    # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
+    return task_means((distances + NEGLIGIBLE) ** (1 / 3), index, tasks)
+
+
+def balanced_loss(errors: Tensor, scale: Tensor | None, weights: Tensor, part: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weighted mean over tasks of `errors` (T,), each relative to its own running mean over steps and workers.
+
+    So a task pulls by its relative error, as in PSNR, and not by its size: else the task with the largest (haze)
+    decides alone where the backbone goes. `scale` (T,) is the running means so far, None at the first step; `part` is
+    this worker's number of samples relative to the mean over workers. Returns the loss, times `part`, so that its mean
+    over workers is that over samples, and the running means with this step.
+    """
+    overall = errors.detach() * part
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(overall)  # the same on every worker
+        overall /= torch.distributed.get_world_size()
+    scale = overall if scale is None else overall.lerp(scale, MEMORY)
+    return (errors / scale * weights).sum() / weights.sum() * part, scale
+
+
+def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index: Tensor) -> float:
+    """Mean cosine between the tasks' gradients of what they share (all trained parameters but the task biases).
+
+    1: every task wants the same step; 0: unrelated; below: they undo one another (Yu et al. 2020). The network's own
+    gradients stay as they are. Not a number for a batch of one task.
+    """
+    own = {id(factor) for factor in task_parameters(network)}
+    shared = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
+    tasks = index.unique()
+    distances = restoration_loss(network(degraded, index).float(), clean)
+    gradients = []
+    for error in task_errors(distances, index, tasks):
+        parts = torch.autograd.grad(error, shared, retain_graph=True, materialize_grads=True)
+        gradients.append(torch.cat([part.flatten() for part in parts]))
+    directions = nn.functional.normalize(torch.stack(gradients), dim=1)  # (T, P)
+    count = len(tasks)
+    between = (directions @ directions.T).sum() - directions.square().sum()
+    return between.item() / (count * (count - 1)) if count > 1 else math.nan
+
+
+def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Charbonnier distance sqrt(x^2 + e^2) - e with e = 0.1, by sample: (B, 3, H, W) to (B,); 0 where equal.
+
+    Quadratic below a tenth of the range, linear above (Charbonnier et al. 1994). With the usual e = 0.001 it is the
+    absolute error, whose best answer to sparse damage such as rain is to leave the image as it is.
+    """
+    return ((restored - clean).square() + SOFTNESS**2).sqrt().sub(SOFTNESS).mean((1, 2, 3))

@@ -1,0 +1,1 @@
+"""What a sentence asks for, and what a picture shows."""

@@ -1,0 +1,1 @@
+"""Ray: connecting, storage that all nodes share, workers, checkpoints, progress."""

@@ -1,0 +1,77 @@
+"""A training run's checkpoints from inside its workers, through storage that is away for a while."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import ray.train
+
+from ipt.training.fit import TrainingState
+from pipelines.cluster.progress import History, Life
+from pipelines.cluster.storage import Patience, Storage, upload
+
+LIVES = "lives.json"  # in the run's folder
+
+
+def read_lives(storage: Storage, run: str) -> list[Life]:
+    """Every start of a run's workers, in order."""
+    return [Life(**life) for life in storage.read_json(f"{run}/{LIVES}") or []]
+
+
+@dataclass
+class Checkpoints:
+    """Reads and writes the checkpoints of a run; the same calls in every worker, since each waits for all."""
+
+    state: TrainingState
+    storage: Storage
+    run: str  # its folder in the storage
+    patience: Patience
+    history: History = field(default_factory=History)
+    written: int | None = None  # step of the last one of this life
+
+    def restore(self) -> None:
+        """Load the last checkpoint into state and history, where there is one, and report that this worker is there."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint:
+            self.patience(self._load, checkpoint)
+        ray.train.report(
+            {"step": self.state.step}
+        )  # the first report: `_Notes` in workers.py notes the run
+
+    def begin(self, step: int, seconds_ago: float) -> int:
+        """Note that the workers have begun, after `step`, with a batch; returns how often they had before.
+
+        For the first worker alone.
+        """
+        lives = self.patience(read_lives, self.storage, self.run)
+        life = Life(step, time.time() - seconds_ago, ray.train.get_context().get_world_size())
+        rows = [asdict(each) for each in (*lives, life)]
+        self.patience(self.storage.write_json, f"{self.run}/{LIVES}", rows)
+        return len(lives)
+
+    def write(self) -> None:
+        """Report the whole state to Ray Train, which waits until every worker has come here."""
+        step = self.written = self.state.step
+        if ray.train.get_context().get_world_rank() != 0:
+            ray.train.report({"step": step})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.history.checkpoints.append({"step": step, "time": time.time()})
+            self.state.save(Path(folder))
+            self.history.write(Path(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
+
+    def _load(self, checkpoint: ray.train.Checkpoint) -> None:
+        with checkpoint.as_directory() as folder:
+            self.state.load(Path(folder))
+            self.history = History.read(Path(folder))
+
+    def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        store = ray.train.get_context().get_storage()
+        target = f"{store.experiment_fs_path}/{name}"
+        self.patience(upload, Path(checkpoint.path), store.storage_filesystem, target)
+        return ray.train.Checkpoint(target, store.storage_filesystem)

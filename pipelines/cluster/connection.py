@@ -1,0 +1,148 @@
+"""The Ray cluster: the one that is named, or one started on this machine for the time of the stage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.cluster.storage import Storage, StorageError
+from pipelines.common.params import Ray, load_params
+
+PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
+ANSWER = 10.0  # seconds for a cluster to answer
+
+
+class ClusterError(RuntimeError):
+    """There is no cluster to work on; the message says what to do."""
+
+
+@contextmanager
+def connected() -> Iterator[str]:
+    """Inside the block Ray is connected, quietly; yields the cluster's address."""
+    if ray.is_initialized():  # a caller's session (tests share one)
+        yield ray.get_runtime_context().gcs_address
+        return
+    address = _start_or_join()
+    try:
+        yield address
+    finally:
+        ray.shutdown()
+
+
+def _start_or_join() -> str:
+    """Connect to the cluster in RAY_ADDRESS or params, or start one here; returns its address."""
+    settings = load_params().ray
+    address = os.environ.get("RAY_ADDRESS") or settings.address
+    # What workers print and Ray narrates stays in Ray's own log files; errors reach the driver as exceptions.
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
+        context = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+    else:
+        context = _join(address, settings, quiet)
+    quiet_data()
+    return context.address_info["address"]
+
+
+def _join(address: str, settings: Ray, quiet: dict) -> ray.client_builder.ClientContext:
+    """Connect to a running cluster; its nodes get this checkout's code where they do not see the checkout."""
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"{address}: Ray Train does not run through Ray Client; run this on a node of the cluster, or as a Ray job"
+        )
+    check_answers(address)
+    storage = Storage(settings.storage)
+    code = {"py_modules": [str(Path(name).resolve()) for name in PACKAGES]} if storage.only_shared else {}
+    try:
+        context = ray.init(address, runtime_env=code, **quiet)
+    except ConnectionError as error:
+        raise no_cluster(address, error) from error
+    check_reach(storage)
+    return context
+
+
+def check_answers(address: str) -> None:
+    """Raise ClusterError where nobody listens at HOST:PORT, at once: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":  # Ray looks for it on this machine
+        return
+    if not (host and port.isdecimal()):
+        raise ClusterError(
+            "RAY_ADDRESS or params.yaml.ray.address: expected local, auto or HOST:PORT, such as 10.0.0.1:6379, got "
+            f"{address}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise no_cluster(address, error) from error
+
+
+def no_cluster(address: str, reason: Exception) -> ClusterError:
+    """The error where no Ray runs."""
+    return ClusterError(
+        f"no Ray cluster at {address} (RAY_ADDRESS or params.yaml.ray.address): {reason}; start one with `ray start "
+        "--head`, or set ray.address: local"
+    )
+
+
+def check_reach(storage: Storage) -> None:
+    """Raise StorageError where a node cannot read what this machine writes to the storage."""
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) < 2:
+        return
+    name, token = f".reach-{uuid.uuid4().hex}.json", uuid.uuid4().hex
+    storage.write_json(name, token)
+    asked = {
+        node: ray.remote(_sees)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(storage.place, name, token)
+        for node in nodes
+    }
+    try:
+        blind = sorted({nodes[node] for node, answer in asked.items() if not ray.get(answer)})
+    finally:
+        storage.remove(name)
+    if blind:
+        raise StorageError(
+            f"params.yaml.ray.storage: {storage.place} is not shared: what is written here cannot be read on "
+            f"{', '.join(blind)}; name a folder that all nodes mount, or s3://... (docs/cluster.md)"
+        )
+
+
+def _sees(place: str, name: str, token: str) -> bool:
+    try:
+        return Storage(place).read_json(name) == token
+    except OSError:
+        return False
+
+
+def quiet_data() -> None:
+    """Keep Ray Data's progress bars and plans off the terminal, and its order the same in every pass."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def worker_range(settings: Ray) -> tuple[int, int]:
+    """The fewest and the most workers that params ask for."""
+    return settings.workers if isinstance(settings.workers, tuple) else (settings.workers, settings.workers)
+
+
+def cpus_per_worker(settings: Ray) -> int:
+    """The number in params, or the CPUs of the cluster (of this machine, where none is connected) for each worker."""
+    if settings.cpus_per_worker != "auto":
+        return settings.cpus_per_worker
+    workers = max(worker_range(settings)[1], 1)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+    cpus = [int(node.get("CPU", 0)) for node in nodes] or [len(os.sched_getaffinity(0))]
+    return max(min(sum(cpus) // workers, max(cpus)), 1)

@@ -1,0 +1,1 @@
+"""What crosses a stage border as Parquet, and how it is read."""

@@ -1,0 +1,75 @@
+"""PSNR of a model on the held-out tiles of each task, for the validation curve and for the evaluate stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ipt.metrics import psnr
+from ipt.model import InstructIPT
+from pipelines.data.rows import decode_image
+from pipelines.data.shards import RowGroup, damaged, read_rows, row_groups_of
+
+Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, clean) images
+
+
+def load_validation(shards: Path, tasks: tuple[str, ...], count: int) -> Pairs:
+    """`count` held-out pairs of each task, as `load_pairs` gives them."""
+    return {task: load_pairs(shards / task / "val", count) for task in tasks}
+
+
+def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tuple[RowGroup, int]]:
+    """`count` rows of the shards in `folder` (all, where there are fewer), spread evenly; `place` as `row_groups_of`.
+
+    Raises FileNotFoundError or ShardError where shards are missing or damaged.
+    """
+    groups = row_groups_of(folder, place)
+    ends = np.cumsum(groups.rows)
+    chosen = np.linspace(0, ends[-1] - 1, min(count, ends[-1])).round().astype(int)
+    holding = np.searchsorted(ends, chosen, side="right")
+    return [(groups[int(i)], int(row - (ends[i] - groups.rows[i]))) for i, row in zip(holding, chosen, strict=True)]
+
+
+def load_pairs(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Up to `count` pairs of the shards in `folder`, spread evenly; errors as of `spread_rows` and `read_pairs`."""
+    return read_pairs(spread_rows(folder, count))
+
+
+def read_pairs(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs in those rows; only their row groups are read. Raises ShardError where one is damaged."""
+    pairs = []
+    for row in read_rows(rows):
+        try:
+            pairs.append((decode_image(row["degraded"]), decode_image(row["clean"])))
+        except ValueError as error:
+            raise damaged(row["origin"], error) from error
+    return pairs
+
+
+def validate(model: InstructIPT, pairs: Pairs) -> dict[str, float]:
+    """Mean PSNR in dB of the restored images of each task, in the model's present weights."""
+    return {
+        task: float(
+            np.mean(
+                [
+                    psnr(restored, clean)
+                    for restored, (_, clean) in zip(restore_pairs(model, task, of_task), of_task, strict=True)
+                ]
+            )
+        )
+        for task, of_task in pairs.items()
+    }
+
+
+@torch.inference_mode()
+def restore_pairs(model: InstructIPT, task: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """The restored image of each pair."""
+    device = next(model.parameters()).device
+    index = torch.tensor([model.task_index(task)], device=device)
+    restored = []
+    for degraded, _ in pairs:
+        batch = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous().to(device)
+        restored.append(model(batch, index)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy())
+    return restored

@@ -1,0 +1,1 @@
+"""The optional diffusion denoiser: its network, its crops, its workers."""

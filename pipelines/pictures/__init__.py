@@ -1,0 +1,1 @@
+"""Where clean pictures come from, and how they become tiles."""

@@ -1,0 +1,53 @@
+"""All that the gate wants to know of candidate and champion, measured by the same code on the same images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ipt.model import InstructIPT
+from pipelines.common.params import Params
+from pipelines.common.paths import SHARDS
+from pipelines.data.pairs import load_validation
+from pipelines.scoring.safety import score_harm, score_sight
+from pipelines.scoring.scorecard import Score, Scorecard, to_score
+from pipelines.scoring.scores import benchmark_pairs, present, score_pairs
+from pipelines.scoring.speed import seconds_per_megapixel
+from pipelines.understanding.held_out import score_held_out
+
+
+def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Params) -> dict[str, Scorecard]:
+    """The scorecard of each model (whose checkpoint is in its folder) on what this checkout holds out.
+
+    Each is measured on those of its tasks that the candidate has, on the instructions that ask for none but those. A
+    model without any of them gets no scorecard.
+    """
+    benchmarks = present(params.evaluate.benchmarks, "promote")
+    pairs = load_validation(SHARDS, models["candidate"].config.tasks, params.evaluate.tiles)
+    asked = set.intersection(*(set(model.config.tasks) for model in models.values()))
+    seconds = seconds_per_megapixel(models)
+    scorecards = {}
+    for name, model in models.items():
+        of_model = {task: of_task for task, of_task in pairs.items() if task in model.config.tasks}
+        if not of_model:
+            continue
+        print(f"promote: measuring the {name}", flush=True)
+        scorecards[name] = Scorecard(
+            tasks={task: _score(model, task, lambda of_task=of_task: of_task) for task, of_task in of_model.items()},
+            benchmarks={
+                b.name: _score(model, b.task, functools.partial(benchmark_pairs, b, params.seed))
+                for b in benchmarks
+                if b.task in of_model
+            },
+            instructions=score_held_out(model.instruction, list(model.config.tasks), asked),
+            harm=score_harm(model, of_model),
+            megabytes=sum(path.stat().st_size for path in folders[name].iterdir()) / 1e6,
+            seconds_per_megapixel=seconds[name],
+        )
+    return scorecards
+
+
+def _score(model: InstructIPT, task: str, pairs: Callable[[], Iterable]) -> Score:
+    score = score_pairs({"restored": model}, task, pairs())
+    return to_score(task, score | {"seen": score_sight(model, task, pairs())}, "restored")

@@ -1,0 +1,1 @@
+"""The registered model: made, described, fetched, and loaded by MLflow."""

@@ -1,0 +1,125 @@
+"""What a service does with pictures that wait: those of one size and one task each go through the network together."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipt.model import InstructIPT
+from ipt.restoring.memory import affordable_tile
+from ipt.restoring.mixed import restore_mixed
+from ipt.restoring.restore import Plan, check_strength, plan_restoration, restore_tasks
+from ipt.understanding.instruction import MAX_CHARACTERS
+from pipelines.serving.model import Loaded
+
+SMALL = 512  # pixels; a picture with no longer side waits for others to make a batch
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this picture any more."""
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A picture (H, W, 3) uint8 or uint16, what is asked for, and the model that will do it."""
+
+    loaded: Loaded
+    levels: np.ndarray
+    task: str | None = None
+    instruction: str | None = None
+    strength: float = 1.0
+    cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def is_small(self) -> bool:
+        """Whether it can go into a batch."""
+        return max(self.levels.shape[:2]) <= SMALL
+
+    def check(self) -> None:
+        """Raise AbandonedError where nobody waits any more."""
+        if self.cancelled.is_set():
+            raise AbandonedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A restored picture, why it was restored so, and how many went through the network together."""
+
+    restored: np.ndarray
+    plan: Plan
+    batch: int
+
+
+def check_wish(model: InstructIPT, task: str | None, instruction: str | None, strength: float) -> None:
+    """Raise ValueError for what `plan_restoration` and `restore_tasks` would refuse whatever the picture."""
+    if task is not None and instruction is not None:
+        raise ValueError("expected a task or an instruction, got both")
+    if task is not None:
+        model.task_index(task)
+    if instruction is not None and len(instruction) > MAX_CHARACTERS:
+        raise ValueError(f"instruction: expected at most {MAX_CHARACTERS} characters, got {len(instruction)}")
+    check_strength(strength)
+
+
+def restore_alone(model: InstructIPT, job: Job) -> Outcome:
+    """Restore one picture of any size as the library does; AbandonedError ends it between two tiles."""
+    job.check()
+    plan = plan_restoration(model, job.levels, task=job.task, instruction=job.instruction)
+    restored = restore_tasks(model, job.levels, plan.tasks, strength=job.strength, before_tile=job.check)
+    return Outcome(restored, plan, 1)
+
+
+def restore_jobs(jobs: Sequence[Job]) -> list[Outcome | Exception]:
+    """Restore small pictures of any tasks and sizes; for each its outcome, or what went wrong with it alone."""
+    results: dict[Job, Outcome | Exception] = {}
+    for loaded in {id(job.loaded): job.loaded for job in jobs}.values():
+        with loaded.own() as model:
+            results |= _restore_with(model, [job for job in jobs if job.loaded is loaded])
+    return [results[job] for job in jobs]
+
+
+def _restore_with(model: InstructIPT, jobs: Sequence[Job]) -> dict[Job, Outcome | Exception]:
+    tile = affordable_tile(model.config, model.backbone.reach, next(model.parameters()).device)
+    results: dict[Job, Outcome | Exception] = {}
+    plans = {job: _attempt(_plan, model, job) for job in jobs}
+    together: dict[tuple, list[Job]] = {}
+    for job, plan in plans.items():
+        if isinstance(plan, Exception):
+            results[job] = plan
+        elif len(plan.tasks) == 1 and max(job.levels.shape) <= tile:
+            together.setdefault((job.levels.shape, job.strength), []).append(job)
+        else:  # no task, one after the other, or more than memory has room for
+            results[job] = _attempt(_restore_planned, model, job, plan)
+    for (shape, _), group in together.items():
+        most = tile**2 // (shape[0] * shape[1])
+        for start in range(0, len(group), most):
+            results |= _restore_together(model, group[start : start + most], plans)
+    return results
+
+
+def _plan(model: InstructIPT, job: Job) -> Plan:
+    job.check()
+    return plan_restoration(model, job.levels, task=job.task, instruction=job.instruction)
+
+
+def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
+    return Outcome(restore_tasks(model, job.levels, plan.tasks, strength=job.strength), plan, 1)
+
+
+def _restore_together(
+    model: InstructIPT, jobs: Sequence[Job], plans: dict[Job, Plan]
+) -> dict[Job, Outcome | Exception]:
+    levels, tasks = [job.levels for job in jobs], [plans[job].tasks[0] for job in jobs]
+    restored = _attempt(restore_mixed, model, levels, tasks, strength=jobs[0].strength)
+    if isinstance(restored, Exception):
+        return dict.fromkeys(jobs, restored)
+    return {job: Outcome(image, plans[job], len(jobs)) for job, image in zip(jobs, restored, strict=True)}
+
+
+def _attempt(function, *arguments, **named):
+    try:
+        return function(*arguments, **named)
+    except Exception as error:  # it is told to the one who asked, the others go on
+        return error

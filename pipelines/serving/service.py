@@ -1,0 +1,258 @@
+"""The service itself, as Ray Serve runs it: HTTP in, batches of mixed tasks, HTTP out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ipt.photos.images import ImageError, TooManyPixelsError
+from ipt.photos.photo import encode_photo, read_photo
+from pipelines.serving.jobs import Job, Outcome, check_wish, restore_alone, restore_jobs
+from pipelines.serving.metrics import Log, Metrics
+from pipelines.serving.model import Watcher
+from pipelines.serving.requests import Order, RequestError, read_body, read_order
+
+_MIME = {kind: f"image/{kind.lower()}" for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")}
+_FILE_THREADS = 2  # that decode and encode
+_FAREWELL = 2.0  # seconds, for the last bytes to leave Ray's process that speaks HTTP and for others to be told 503
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a person may choose of a service."""
+
+    model: str
+    device: str
+    threads: int  # batches at once, each with one of the model's copies
+    batch: int
+    batch_wait: float  # seconds
+    queue: int
+    max_body: int  # bytes
+    max_pixels: int
+    body_timeout: float  # seconds
+    timeout: float  # seconds
+    watch: float  # seconds
+    token: bytes | None  # SHA-256 of it
+
+
+class Service:
+    """Answers POST /restore, GET /healthz, /readyz and /metrics."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(1 if settings.device == "cpu" else torch.get_num_threads())
+        self._settings, self._log, self._metrics = settings, Log(), Metrics()
+        self._watcher = Watcher(settings.model, settings.device, settings.threads, settings.watch, self._reloaded)
+        self._metrics.model.labels(self._watcher.loaded.version).set(1)
+        self._files = ThreadPoolExecutor(_FILE_THREADS)
+        self._large = ThreadPoolExecutor(1)
+        self._small = ThreadPoolExecutor(settings.threads)
+        self._batched = self._make_batched()
+        self._waiting, self._stopping = 0, False
+
+    def _make_batched(self):
+        settings, workers = self._settings, self._small
+
+        @serve.batch(
+            max_batch_size=settings.batch,
+            batch_wait_timeout_s=settings.batch_wait,
+            max_concurrent_batches=settings.threads,
+        )
+        async def restore_batch(jobs: list[Job]) -> list[Outcome | Exception]:
+            return await asyncio.get_running_loop().run_in_executor(workers, restore_jobs, jobs)
+
+        return restore_batch
+
+    async def log_lines(self) -> AsyncIterator[str]:
+        """The log as it is written, for the process that started the service."""
+        while True:
+            lines = self._log.take()
+            if lines:
+                yield "\n".join(lines)
+            await asyncio.sleep(0.2)
+
+    async def drain(self) -> str:
+        """Take no more requests, wait until those inside are answered, and return the rest of the log."""
+        self._stopping = True
+        while self._waiting:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(_FAREWELL)
+        return "\n".join(self._log.take())
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request."""
+        answers = {
+            ("POST", "/restore"): self._answer_restore,
+            ("GET", "/healthz"): self._answer_health,
+            ("GET", "/readyz"): self._answer_ready,
+            ("GET", "/metrics"): self._answer_metrics,
+        }
+        path = request.url.path
+        answer = answers.get((request.method, path))
+        if answer:
+            return await answer(request)
+        allowed = [method for method, known in answers if known == path]
+        if allowed:
+            return _refused(RequestError(405, f"{path}: expected {allowed[0]}"), {"Allow": allowed[0]})
+        return _refused(RequestError(404, "expected POST /restore, or GET /healthz, /readyz or /metrics"))
+
+    async def _answer_health(self, request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def _answer_ready(self, request: Request) -> Response:
+        if self._stopping or self._waiting >= self._settings.queue:
+            return _refused(RequestError(503, "stopping" if self._stopping else "the queue is full"))
+        return _json({"status": "ready", "model": self._watcher.loaded.version})
+
+    async def _answer_metrics(self, request: Request) -> Response:
+        try:
+            self._check_token(request)
+        except RequestError as refusal:
+            return _refused(refusal)
+        return Response(self._metrics.to_text(), media_type="text/plain; version=0.0.4")
+
+    async def _answer_restore(self, request: Request) -> Response:
+        """Whatever happens inside becomes an answer, a number and a line of the log."""
+        started, seen = time.perf_counter(), {}
+        self._waiting += 1
+        self._metrics.waiting.set(self._waiting)
+        try:
+            response = await self._restore(request, started, seen)
+        except RequestError as refusal:
+            seen["error"] = str(refusal)
+            response = _refused(refusal)
+        except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
+            seen["error"] = f"{type(error).__name__}: {error}"
+            response = _refused(RequestError(500, "the service made a mistake; its log has the reason"))
+        finally:
+            self._waiting -= 1
+            self._metrics.waiting.set(self._waiting)
+        seconds = time.perf_counter() - started
+        self._metrics.requests.labels(str(response.status_code)).inc()
+        self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)
+        return response
+
+    async def _restore(self, request: Request, started: float, seen: dict) -> Response:
+        settings = self._settings
+        self._check_token(request)
+        if self._stopping:
+            raise RequestError(503, "the service is stopping")
+        if self._waiting > settings.queue:
+            raise RequestError(429, f"{settings.queue} requests are waiting already; try again later")
+        body = await read_body(request, settings.max_body, settings.body_timeout)
+        order = await read_order(request.headers, body)
+        seen["bytes"] = len(order.image)
+        job_of = _Pending()
+        try:
+            async with asyncio.timeout(settings.timeout):
+                photo, outcome, content = await self._work(order, job_of, seen)
+        except TimeoutError:
+            raise RequestError(504, f"not done after {settings.timeout:g} seconds; send a smaller picture") from None
+        finally:
+            job_of.cancel()  # where nobody waits any more
+        self._metrics.count(time.perf_counter() - started, outcome.restored, outcome.plan.tasks, outcome.batch)
+        told = {
+            "tasks": outcome.plan.tasks,
+            "by": outcome.plan.by,
+            "understood": outcome.plan.understood,
+            "probabilities": {name: round(value, 3) for name, value in outcome.plan.probabilities.items()},
+            "model": job_of.job.loaded.version,
+        }
+        seen |= {"tasks": told["tasks"], "by": told["by"], "batch": outcome.batch, "model": told["model"]}
+        return _answer(request, content, _MIME[photo.format], told)
+
+    async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
+        """Decode, restore and encode; returns the photo, the outcome and the file's bytes."""
+        loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
+        try:
+            check_wish(loaded.model, order.task, order.instruction, order.strength)
+        except ValueError as error:
+            raise RequestError(400, str(error)) from error
+        try:
+            photo = await loop.run_in_executor(self._files, read_photo, order.image, self._settings.max_pixels)
+        except TooManyPixelsError as error:
+            raise RequestError(413, str(error)) from error
+        except ImageError as error:
+            raise RequestError(422, str(error)) from error
+        height, width = photo.levels.shape[:2]
+        seen |= {"format": photo.format, "width": width, "height": height}
+        job = pending.job = Job(loaded, photo.levels, order.task, order.instruction, order.strength)
+        try:
+            if job.is_small():
+                outcome = await self._batched(job)
+                if isinstance(outcome, Exception):
+                    raise outcome
+            else:
+                outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
+        except ValueError as error:  # what only reading the instruction shows
+            raise RequestError(400, str(error)) from error
+        if not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels):
+            return photo, outcome, order.image  # as it came, to the byte
+        return photo, outcome, await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
+
+    def _check_token(self, request: Request) -> None:
+        if self._settings.token is None:
+            return
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(given.strip().encode()).digest()
+        if not hmac.compare_digest(digest, self._settings.token) or kind.lower() != "bearer":
+            raise RequestError(401, "Authorization: expected Bearer and the service's token")
+
+    def _reloaded(self, event: str, **values: str) -> None:
+        if event == "model":
+            self._metrics.model.clear()
+            self._metrics.model.labels(values["version"]).set(1)
+        self._metrics.reloads.labels("done" if event == "model" else "failed").inc()
+        self._log.write(event, **values)
+
+
+class _Pending:
+    """The job of a request, once it is there."""
+
+    job: Job | None = None
+
+    def cancel(self) -> None:
+        if self.job:
+            self.job.cancelled.set()
+
+
+def _answer(request: Request, content: bytes, mime: str, told: dict) -> Response:
+    """The picture with the rest in headers, or all as JSON where the request accepts that."""
+    if "application/json" in request.headers.get("accept", ""):
+        return _json({"image": base64.b64encode(content).decode(), "type": mime} | told)
+    headers = {
+        "X-Tasks": _in_header(",".join(told["tasks"])),
+        "X-By": told["by"],
+        "X-Probabilities": json.dumps(told["probabilities"]),
+        "X-Model": _in_header(told["model"]),
+    }
+    if told["understood"] is not None:
+        headers["X-Understood"] = _in_header(",".join(told["understood"]))
+    return Response(content, media_type=mime, headers=headers)
+
+
+def _in_header(text: str) -> str:
+    """A header holds ASCII alone; other characters stand there as in a URL."""
+    return quote(text, safe=" ,:/@")
+
+
+def _json(values: dict, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(values) + "\n", status, headers, media_type="application/json")
+
+
+def _refused(refusal: RequestError, headers: dict[str, str] | None = None) -> Response:
+    more = {408: {"Connection": "close"}, 429: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}
+    return _json({"error": str(refusal)}, refusal.status, (headers or {}) | more.get(refusal.status, {}))

@@ -1,0 +1,1 @@
+"""MLflow's store, and the run that follows a training."""

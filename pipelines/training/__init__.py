@@ -1,0 +1,1 @@
+"""From shards to batches to steps, in one process or in Ray Train workers."""

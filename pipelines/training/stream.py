@@ -1,0 +1,179 @@
+"""The items of each step, shared out among the workers: a Ray stream that is a function of (step, rank) alone.
+
+An *item* is what a step trains on, known by its number: a group of samples, a crop. Step s of a run trains on the next
+`items_per_step` items; between two checkpoints each worker takes its items from a range of its own, so that what it
+reads lies together. So a run that goes on from a checkpoint with as many workers sees what it would have seen, and
+with another number of workers each item still comes once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+import ray.data
+import ray.train.collective
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.cluster.connection import quiet_data
+
+Read = Callable[[int, int], pa.Table]  # (start, stop) -> items start to stop - 1, a row each
+
+WINDOW = 2000  # reads planned at once: Ray takes a millisecond to plan each, and holds them all in memory
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which items each worker trains on in each step."""
+
+    steps: int  # of the whole run
+    items_per_step: int  # over all workers
+    interval: int  # steps between checkpoints
+    segment: int  # items of a worker made by one read, about
+    workers: int
+
+    def share(self, rank: int) -> int:
+        """Items of a worker in a step; the first workers take what does not divide.
+
+        Raises ValueError where there are more workers than items in a step.
+        """
+        if self.workers > self.items_per_step:
+            raise ValueError(
+                f"ray.workers: expected at most as many as a step has items to share out, {self.items_per_step}, got "
+                f"{self.workers}"
+            )
+        each, rest = divmod(self.items_per_step, self.workers)
+        return each + (rank < rest)
+
+    def weight(self, rank: int) -> float:
+        """A worker's share relative to the mean share."""
+        return self.share(rank) * self.workers / self.items_per_step
+
+    def items(self, rank: int, first: int, last: int) -> range:
+        """Numbers of the items of a worker in the steps `first` to `last - 1`, of one interval."""
+        start = first - first % self.interval
+        length = min(self.interval, self.steps - start)
+        before = sum(self.share(other) for other in range(rank))
+        offset, share = start * self.items_per_step + length * before, self.share(rank)
+        return range(offset + (first - start) * share, offset + (last - start) * share)
+
+    def segments(self, first: int) -> Iterator[tuple[int, int]]:
+        """Ranges of steps from `first` to the end that are read at once by each worker."""
+        length = max(self.segment // self.share(0), 1)
+        while first < self.steps:
+            end = min(first + length, first - first % self.interval + self.interval, self.steps)
+            yield first, end
+            first = end
+
+
+def parts(read: Read, split: Split, first: int, rank: int) -> Iterator[pa.Table]:
+    """This worker's items from step `first` on, a table a step; every worker of the run calls it once, at its start.
+
+    Raises RuntimeError where Ray hands out other items than those of this worker and step.
+    """
+    if first >= split.steps:
+        return
+    windows = split_windows(split, first)
+    made = None
+    if rank == 0:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        made = ray.remote(Windows).options(num_cpus=0, scheduling_strategy=here).remote(read, split, windows)
+    made = ray.train.collective.broadcast_from_rank_zero(made)
+
+    def open_window(number: int) -> Iterator[pa.Table]:
+        shard = ray.get(made.shard.remote(number, rank))
+        tables = iter(shard.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=8))
+        return itertools.chain([next(tables)], tables)
+
+    step = first
+    with ThreadPoolExecutor(1, thread_name_prefix="window") as ahead:
+        coming = ahead.submit(open_window, 0)
+        for number, window in enumerate(windows):
+            middle, tables = (window[0][0] + window[-1][1]) // 2, coming.result()
+            for table in tables:
+                if step == middle and number + 1 < len(windows):  # starting a window takes seconds
+                    coming = ahead.submit(open_window, number + 1)
+                yield unpacked(table, split, step, rank)
+                step += 1
+
+
+def split_windows(split: Split, first: int) -> list[list[tuple[int, int]]]:
+    """The segments from step `first` on, in lists of so many that all workers' together are at most WINDOW."""
+    segments, length = split.segments(first), max(WINDOW // split.workers, 1)
+    return list(iter(lambda: list(itertools.islice(segments, length)), []))
+
+
+class Windows:
+    """Makes the stream window by window, in a process of its own beside the first worker."""
+
+    def __init__(self, read: Read, split: Split, windows: list[list[tuple[int, int]]]) -> None:
+        quiet_data()
+        context = ray.data.DataContext.get_current()
+        # A block a read, whatever its size: the splitter hands blocks out in turn, so each worker gets its own.
+        context.target_max_block_size = None
+        self._read, self._split, self._windows = read, split, windows
+        self._shards: dict[int, list[ray.data.DataIterator]] = {}
+
+    def shard(self, number: int, rank: int) -> ray.data.DataIterator:
+        """A worker's shard of a window."""
+        if number not in self._shards:
+            self._shards[number] = window_dataset(self._read, self._split, self._windows[number]).streaming_split(
+                self._split.workers, equal=True
+            )
+            self._shards.pop(number - 2, None)  # of the window before, some worker may still read
+        return self._shards[number][rank]
+
+
+def window_dataset(read: Read, split: Split, window: list[tuple[int, int]]) -> ray.data.Dataset:
+    """The items of all workers in the steps of `window`, read as they are consumed.
+
+    A row is what one worker trains on in one step: step, rank, and lists of the columns that `read` gives. A block is a
+    segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not shut it
+    out: one task a worker, which mostly waits for the storage.
+    """
+    count = len(window) * split.workers
+    segments = ray.data.from_items([{"segment": number} for number in range(count)], override_num_blocks=count)
+    return segments.map_batches(
+        _ReadSegment(read, split, window),
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=0,
+        concurrency=max(split.workers, 2),
+    )
+
+
+class _ReadSegment:
+    """Turns the number of a segment into its rows, where Ray runs it."""
+
+    def __init__(self, read: Read, split: Split, window: list[tuple[int, int]]) -> None:
+        self.read, self.split, self.window = read, split, window
+
+    def __call__(self, batch: dict) -> pa.Table:
+        segment, rank = divmod(int(batch["segment"][0]), self.split.workers)
+        first, last = self.window[segment]
+        items = self.split.items(rank, first, last)
+        return packed(self.read(items.start, items.stop), first, last, rank)
+
+
+def packed(items: pa.Table, first: int, last: int, rank: int) -> pa.Table:
+    """Items of the steps `first` to `last - 1` of a worker, a row each, to a row a step with lists of them."""
+    offsets = pa.array(range(0, len(items) + 1, len(items) // (last - first)), pa.int32())
+    lists = {name: pa.ListArray.from_arrays(offsets, items[name].combine_chunks()) for name in items.column_names}
+    steps = pa.array(range(first, last), pa.int64())
+    return pa.table({"step": steps, "rank": pa.array([rank] * len(steps), pa.int64())} | lists)
+
+
+def unpacked(row: pa.Table, split: Split, step: int, rank: int) -> pa.Table:
+    """The items of one row, a row each again."""
+    came = (len(row), row["step"][0].as_py(), row["rank"][0].as_py())
+    if came != (1, step, rank):
+        raise RuntimeError(
+            f"training data: expected step {step} of worker {rank} of {split.workers}, got {came[0]} rows from step "
+            f"{came[1]} of worker {came[2]}: Ray Data has split its blocks in another way than Ray 2.60 does"
+        )
+    names = [name for name in row.column_names if name not in ("step", "rank")]
+    return pa.table({name: row[name].combine_chunks().flatten() for name in names})

@@ -1,0 +1,1 @@
+"""What the reader of instructions and the estimator learn from."""

@@ -1,0 +1,200 @@
+"""What people say about their photographs: an endless stream of sentences with the tasks they ask for.
+
+Sentences are drawn from what is collected in `sentences/` (and from the `instructions` in params.yaml): words
+for each damage put into templates, whole complaints, two faults at once, one to go and one to stay, and much that asks
+for nothing this tool does. Then comes what happens to sentences: greetings, typing errors, words nobody has seen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from ipt.understanding.instruction import Example
+
+GAP = "{damage}"
+BATCHES = 8  # drawn at once and cut by length: padding would take most of the time
+SENTENCES = Path(__file__).with_name("sentences")
+# How often each kind of sentence is drawn.
+KINDS = {
+    "ask": 14,
+    "lament": 8,
+    "describe": 9,
+    "request": 7,
+    "complain": 34,
+    "borrow": 12,
+    "keep": 4,
+    "keep_then_remove": 8,
+    "keep_looks": 5,
+    "two": 8,
+    "two_looks": 3,
+    "two_sentences": 6,
+    "several": 14,
+    "unclear": 16,
+    "add": 4,
+    "mention": 4,
+}
+FRAMED, TOLD, STRANGE, MISSPELT = 0.3, 0.25, 0.15, 0.4  # shares of the sentences
+SLIPS = 0.08  # share of the words of a misspelt sentence that are wrong, at least one
+
+
+@dataclass(frozen=True)
+class TaskWords:
+    """What people say of one task: nouns and adjectives for the damage, verb phrases, whole sentences."""
+
+    damage: Sequence[str]
+    looks: Sequence[str]
+    repairs: Sequence[str]
+    complaints: Sequence[str]
+
+
+class Corpus:
+    """The collected words of all tasks, from which `draw` makes sentences."""
+
+    def __init__(self, instructions: Mapping[str, Sequence[str]], folder: Path = SENTENCES) -> None:
+        """Read `folder`: templates.yaml, unclear.yaml and, where there is one, TASK.yaml of each task listed."""
+        self.templates = _read(folder / "templates.yaml") | _read(folder / "story.yaml")
+        self.unclear = _read(folder / "unclear.yaml")
+        self.several = _several(folder / "several.yaml", list(instructions))
+        self.tasks = [_task_words(folder / f"{task}.yaml", of_task) for task, of_task in instructions.items()]
+        # Complaints that name their damage once serve other tasks too, with another name in its place.
+        self.templates["borrow"] = [t for of_task in self.tasks for t in _with_gaps(of_task)]
+
+    def batches(self, seed: int, size: int) -> Iterator[list[Example]]:
+        """Endless batches of examples, each of sentences about equally long; a function of the seed."""
+        rng = random.Random(seed)
+        while True:
+            drawn = sorted((self.draw(rng) for _ in range(BATCHES * size)), key=lambda example: len(example[0]))
+            for number in rng.sample(range(BATCHES), BATCHES):
+                yield drawn[number * size : (number + 1) * size]
+
+    def draw(self, rng: random.Random) -> Example:
+        """One sentence and the tasks that it asks for."""
+        [kind] = rng.choices(list(KINDS), KINDS.values())
+        sentence, tasks = self.sentence(kind, rng)
+        if rng.random() < TOLD:
+            sentence = (
+                rng.choice(self.templates["openings"]).format(thing=rng.choice(self.templates["things"])) + sentence
+            )
+        if rng.random() < TOLD:
+            sentence += rng.choice(self.templates["clauses"]).format(thing=rng.choice(self.templates["things"]))
+        if rng.random() < FRAMED:
+            sentence = rng.choice(self.templates["lead"]) + sentence
+        if rng.random() < FRAMED:
+            sentence += rng.choice(self.templates["tail"])
+        if rng.random() < STRANGE:
+            sentence = _with_strange_word(sentence, rng)
+        if rng.random() < MISSPELT:
+            sentence = _misspelt(sentence, rng)
+        return sentence, tasks
+
+    def sentence(self, kind: str, rng: random.Random) -> Example:
+        """A sentence of a kind of `KINDS`."""
+        first, second = self._two_tasks(rng)
+        of_first, of_second = self.tasks[first], self.tasks[second]
+        template = rng.choice(self.templates[kind]) if self.templates.get(kind) else ""
+        match kind:
+            case "ask" | "lament" if of_first.damage:
+                return template.format(damage=rng.choice(of_first.damage)), (first,)
+            case "borrow" if template and of_first.damage:
+                return template.replace(GAP, rng.choice(of_first.damage)), (first,)
+            case "describe" if of_first.looks:
+                return template.format(looks=rng.choice(of_first.looks)), (first,)
+            case "request" if of_first.repairs:
+                return template.format(repair=rng.choice(of_first.repairs)), (first,)
+            case "keep" | "mention" if of_first.damage:
+                return template.format(damage=rng.choice(of_first.damage)), ()
+            case "add" if of_first.damage:
+                return rng.choice(self.unclear["add"]).format(damage=rng.choice(of_first.damage)), ()
+            case "keep_then_remove" if of_first.damage and of_second.damage:
+                return template.format(keep=rng.choice(of_second.damage), remove=rng.choice(of_first.damage)), (first,)
+            case "keep_looks" if of_first.damage and of_second.looks:
+                return template.format(looks=rng.choice(of_second.looks), remove=rng.choice(of_first.damage)), (first,)
+            case "two" if of_first.damage and of_second.damage:
+                return self._two(template, rng, (first, of_first.damage), (second, of_second.damage))
+            case "two_looks" if of_first.looks and of_second.looks:
+                return self._two(template, rng, (first, of_first.looks), (second, of_second.looks))
+            case "two_sentences" if first != second:
+                join = rng.choice([". ", ", ", " and ", ", and also ", ". also, ", "; ", " and then ", ", plus "])
+                return rng.choice(of_first.complaints) + join + rng.choice(of_second.complaints), (first, second)
+            case "several" if self.several:
+                return rng.choice(self.several)
+            case "unclear":
+                return rng.choice(self.unclear["sentences"]), ()
+        return rng.choice(of_first.complaints), (first,)
+
+    def _two_tasks(self, rng: random.Random) -> tuple[int, int]:
+        if len(self.tasks) == 1:
+            return 0, 0
+        first, second = rng.sample(range(len(self.tasks)), 2)
+        return first, second
+
+    def _two(self, template: str, rng: random.Random, *wanted: tuple[int, Sequence[str]]) -> Example:
+        (first, first_words), (second, second_words) = wanted
+        filled = template.format(first=rng.choice(first_words), second=rng.choice(second_words))
+        return filled, (first, second) if first != second else (first,)
+
+
+def _read(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path.read_text())
+
+
+def _task_words(path: Path, instructions: Sequence[str]) -> TaskWords:
+    words = _read(path) if path.is_file() else {"damage": [], "looks": [], "repairs": [], "complaints": []}
+    return TaskWords(**words | {"complaints": [*words["complaints"], *instructions]})
+
+
+def _several(path: Path, tasks: list[str]) -> list[Example]:
+    """Sentences with the tasks they ask for, of those that ask for none but `tasks`."""
+    return [
+        (entry["say"], tuple(tasks.index(task) for task in entry["want"]))
+        for entry in _read(path)
+        if set(entry["want"]) <= set(tasks)
+    ]
+
+
+def _with_strange_word(sentence: str, rng: random.Random) -> str:
+    """A word that means nothing is put in, so that unknown words come to count for nothing."""
+    words = sentence.split()
+    strange = "".join(rng.choices(string.ascii_lowercase, k=rng.randrange(3, 10)))
+    words.insert(rng.randrange(len(words) + 1), strange)
+    return " ".join(words)
+
+
+def _misspelt(sentence: str, rng: random.Random) -> str:
+    """In some words a letter is left out, doubled, swapped with the next, or replaced; never in words of 3 or fewer."""
+    words = sentence.split(" ")
+    wrong = [number for number in range(len(words)) if rng.random() < SLIPS]
+    for number in wrong or [rng.randrange(len(words))]:
+        if len(words[number]) > 3:
+            words[number] = _slip(words[number], rng)
+    return " ".join(words)
+
+
+def _slip(word: str, rng: random.Random) -> str:
+    place = rng.randrange(len(word) - 1)
+    before, here, after = word[:place], word[place], word[place + 1 :]
+    match rng.randrange(4):
+        case 0:
+            return before + after
+        case 1:
+            return before + here + here + after
+        case 2:
+            return before + after[0] + here + after[1:]
+        case _:
+            return before + rng.choice(string.ascii_lowercase) + after
+
+
+def _with_gaps(words: TaskWords) -> list[str]:
+    """The complaints that hold one of the task's names for damage exactly once, with GAP in its place."""
+    if not words.damage:
+        return []
+    names = re.compile(r"\b(" + "|".join(map(re.escape, sorted(words.damage, key=len, reverse=True))) + r")\b", re.I)
+    return [names.sub(GAP, sentence) for sentence in words.complaints if len(names.findall(sentence)) == 1]

@@ -1,0 +1,48 @@
+"""Rank analysis: spectra of U V, and the rank that keeps their energy."""
+
+import pytest
+import torch
+from torch import nn
+
+from ipt.biases.rank import constant_rank, energy_by_rank, singular_spectra
+from ipt.network.modulation import modulate, modulated_layers
+
+
+@pytest.fixture
+def network(fill_parameters):
+    model = nn.Sequential(nn.Linear(5, 7), nn.Conv2d(2, 9, 3, groups=1))
+    return fill_parameters(modulate(model, 3, None), 0)
+
+
+def test_spectra_are_those_of_the_products(network):
+    spectra = singular_spectra(network)
+    assert {name: tuple(values.shape) for name, values in spectra.items()} == {"0": (3, 5), "1": (3, 9)}
+    for name, layer in modulated_layers(network).items():
+        expected = torch.linalg.svdvals((layer.task_up @ layer.task_down).detach().double())
+        torch.testing.assert_close(spectra[name], expected[:, : spectra[name].shape[1]], atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_with_fewer_columns_than_the_rank_keeps_its_shape(fill_parameters):
+    model = fill_parameters(modulate(nn.Sequential(nn.Linear(3, 8)), 2, None), 1)
+    assert singular_spectra(model)["0"].shape == (2, 3)
+
+
+def test_energy_adds_up_over_layers_and_grows_with_the_rank():
+    spectra = {"a": torch.tensor([[3.0, 0.0]]), "b": torch.tensor([[4.0, 5.0, 1.0]])}
+    energy = energy_by_rank(spectra, ["a", "b"])
+    torch.testing.assert_close(energy, torch.tensor([[0.0, 25.0, 50.0, 51.0]]) / 51)
+    torch.testing.assert_close(energy_by_rank(spectra, ["a"]), torch.tensor([[0.0, 1.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("energy", "rank"), [(0.1, 1), (0.49, 1), (0.5, 2), (25 / 51, 1), (0.98, 2), (0.99, 3), (1.0, 3)]
+)
+def test_the_smallest_rank_that_keeps_enough(energy, rank):
+    spectra = {"a": torch.tensor([[3.0, 0.0]]), "b": torch.tensor([[4.0, 5.0, 1.0]])}
+    assert constant_rank(spectra, ["a", "b"], energy) == rank
+
+
+def test_the_rank_serves_the_most_demanding_task():
+    spectra = {"a": torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])}
+    assert constant_rank(spectra, ["a"], 0.9) == 3
+    assert constant_rank({"a": spectra["a"][:1]}, ["a"], 0.9) == 1

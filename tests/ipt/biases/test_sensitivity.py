@@ -1,0 +1,106 @@
+"""Sensitivity: what each layer's bias gains each task, and the layers worth keeping."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ipt.biases.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity, without_biases
+from ipt.network.modulation import modulate, modulated_layers, selected
+from ipt.training.fit import Batch, TrainingSettings
+
+TASKS = 2
+SETTINGS = TrainingSettings(
+    steps=30, learning_rate=1e-2, bias_learning_rate=1e-2, warmup_steps=2, weight_decay=0, clip_norm=10,
+    ema_decay=0.5, task_weights=(1.0, 1.0), bf16=False,
+)  # fmt: skip
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 3, 1))
+
+
+def batches():
+    """Task 0 wants the picture darker, task 1 brighter: no shared weight can do both."""
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        degraded = torch.rand(4, 3, 8, 8, generator=generator)
+        clean = torch.cat([degraded[:2] * 0.5, degraded[2:] * 1.5])
+        yield Batch(degraded, clean, torch.tensor([0, 0, 1, 1]))
+
+
+def errors(model: nn.Module) -> list[float]:
+    """Minus the error of each task: larger is better, as PSNR is."""
+    batch = next(batches())
+    with torch.no_grad():
+        error = (ByTask(model)(batch.degraded, batch.index) - batch.clean).abs().mean((1, 2, 3))
+    return [-float(error[:2].mean()), -float(error[2:].mean())]
+
+
+def test_fitting_all_trains_a_plain_network_that_heeds_no_task():
+    plain = network()
+    before = copy.deepcopy(plain.state_dict())
+    losses = []
+    averaged = fit_all(plain, batches(), SETTINGS, lambda report: losses.append(report.loss))
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert all((before[name] != value).any() for name, value in plain.state_dict().items())
+    assert not averaged.training
+    assert type(averaged) is nn.Sequential
+
+
+def test_fitting_biases_leaves_the_backbone_alone_and_helps_every_task():
+    plain = fit_all(network(), batches(), SETTINGS)
+    biased = modulate(copy.deepcopy(plain), TASKS, None)
+    before = errors(biased)
+    averaged = fit_biases(biased, batches(), SETTINGS)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(biased.state_dict()[name], value)
+        assert torch.equal(averaged.state_dict()[name], value)
+    assert all(parameter.requires_grad for parameter in biased.parameters())
+    assert all(after > first for after, first in zip(errors(averaged), before, strict=True))
+
+
+def test_sensitivity_is_what_removing_a_layers_bias_costs(fill_parameters):
+    biased = fill_parameters(modulate(network(), TASKS, 2), 0)
+    kept = copy.deepcopy(biased.state_dict())
+    scores = sensitivity(biased, errors)
+    assert list(scores) == ["0", "1"]
+    for name in scores:
+        bare = copy.deepcopy(biased)
+        modulated_layers(bare)[name].task_up.data.zero_()
+        expected = [full - less for full, less in zip(errors(biased), errors(bare), strict=True)]
+        assert scores[name] == pytest.approx(expected)
+    assert all(torch.equal(kept[name], value) for name, value in biased.state_dict().items())
+
+
+def test_biases_come_back_after_an_error(fill_parameters):
+    biased = fill_parameters(modulate(network(), TASKS, 2), 0)
+    x = torch.rand(2, 3, 4, 4)
+    with selected(biased, torch.tensor([0, 1])):
+        before = biased(x)
+        with contextlib.suppress(KeyError), without_biases(biased, ["0", "1"]):
+            bare = biased(x)
+            raise KeyError
+        assert torch.equal(biased(x), before)
+    torch.testing.assert_close(bare, biased(x), atol=1e-5, rtol=1e-5)  # outside: the backbone alone
+
+
+def test_the_fewest_layers_that_keep_the_gain():
+    scores = {"a": [0.1, 0.0], "b": [0.6, 0.5], "c": [-0.2, -0.1], "d": [0.3, 0.5]}
+    assert choose_layers(scores, 0.5) == ["b"]
+    assert choose_layers(scores, 0.9) == ["b", "d"]
+    assert choose_layers(scores, 0.96) == ["a", "b", "d"]
+    assert choose_layers(scores, 1.0) == ["a", "b", "d"]  # never the one that harms
+
+
+def test_a_task_with_small_gains_has_its_say():
+    scores = {"large": [10.0, 0.0], "other": [1.0, 0.0], "small": [0.0, 0.01]}
+    assert choose_layers(scores, 0.9) == ["large", "small"]
+
+
+def test_without_any_gain_nothing_can_be_chosen():
+    with pytest.raises(ValueError, match="no layer's bias gains"):
+        choose_layers({"a": [-1.0, 0.0]}, 0.9)

@@ -1,0 +1,81 @@
+"""How large a tile may be: the stated working memory is the network's, and a tile keeps within what is free."""
+
+import weakref
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ipt.network.backbone import Backbone
+from ipt.network.config import PRESETS, preset_config
+from ipt.restoring.memory import MOST, SHARE, affordable_tile, bytes_per_pixel
+from ipt.restoring.tiles import BLEND, spans
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that lived at once in tensors made inside the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.living, self.now, self.most = {}, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.living:
+                self.living[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.drop, storage._cdata)
+        return made
+
+    def drop(self, storage):
+        self.now -= self.living.pop(storage)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_stated_bytes_are_those_that_a_network_needs(preset):
+    config = preset_config(preset, ("a",), 1, ("*",))
+    with torch.device("meta"), torch.inference_mode():
+        backbone, image = Backbone(config), torch.empty(1, 3, 128, 128)
+        with Peak() as peak:
+            backbone(image)
+    assert 0.8 < peak.most / 128**2 / bytes_per_pixel(config) < 1.25
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_a_tile_is_as_large_as_its_share_of_free_memory_allows(monkeypatch, preset, device):
+    config = preset_config(preset, ("a",), 1, ("*",))
+    multiple = config.size_multiple
+
+    @given(st.integers(0, 10**12), st.integers(0, 300))
+    def fits(free, reach):
+        nothing = SimpleNamespace(available=0)
+        memory = SimpleNamespace(available=free) if device == CPU else nothing
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda asked: (free, 10**13) if asked == device else None)
+        tile = affordable_tile(config, reach, device)
+        smallest = 2 * reach + BLEND + multiple
+        limit = min(free * SHARE, MOST) if device == CPU else free * SHARE
+        assert tile >= smallest
+        spans(10 * tile, tile, reach, multiple)  # is not refused
+        if tile > smallest:
+            assert tile % multiple == 0
+            assert tile**2 * bytes_per_pixel(config) <= limit
+        assert (tile + multiple) ** 2 * bytes_per_pixel(config) > limit
+
+    fits()
+
+
+def test_free_memory_of_this_machine_gives_a_tile():
+    config = preset_config("tiny", ("a",), 1, ("*",))
+    assert affordable_tile(config, 52, CPU) ** 2 * bytes_per_pixel(config) <= max(MOST, 200**2 * 352)

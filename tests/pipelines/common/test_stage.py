@@ -1,0 +1,50 @@
+"""How stages end: what cannot go on is told in words, mistakes in the code keep their traceback."""
+
+import pytest
+
+from pipelines.common.stage import reason, run
+
+
+class RayError(Exception):
+    """Shaped as Ray's: the cause is kept as an attribute."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("a long remote traceback")
+        self.cause = cause
+
+
+class TrainingFailedError(RuntimeError):
+    """Shaped as Ray Train's: the failures of the workers by rank."""
+
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        super().__init__("training failed")
+        self.worker_failures = failures
+
+
+@pytest.mark.parametrize("error", [ValueError("bad params"), OSError(28, "No space left on device")])
+def test_what_cannot_go_on_is_told_in_words(error, capsys):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback():
+    def main() -> None:
+        raise KeyError("oops")
+
+    with pytest.raises(KeyError, match="oops"):
+        run(main)
+
+
+def test_a_good_end_is_silent(capsys):
+    run(lambda: None)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_cause_inside_of_rays_exceptions_is_what_is_told():
+    assert reason(RayError(ValueError("shard a is damaged"))) == "shard a is damaged"
+    assert reason(TrainingFailedError({0: RayError(ValueError("worker 0"))})) == "worker 0"

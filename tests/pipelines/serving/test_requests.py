@@ -1,0 +1,119 @@
+"""Bodies of requests: what becomes an order, and how everything else is refused."""
+
+import asyncio
+import base64
+import json
+
+import pytest
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from pipelines.serving.requests import Order, RequestError, read_body, read_order
+
+FORM = "multipart/form-data; boundary=b"
+
+
+def part(name: str, value: bytes, file: bool = False) -> bytes:
+    named = f'; filename="{name}"' if file else ""
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+def order(kind: str, body: bytes) -> Order:
+    return asyncio.run(read_order(Headers({"content-type": kind}), body))
+
+
+def refused(kind: str, body: bytes) -> tuple[int, str]:
+    with pytest.raises(RequestError) as caught:
+        order(kind, body)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    return caught.value.status, str(caught.value)
+
+
+def test_forms_and_json_say_the_same():
+    content = bytes(range(256)) * 9000  # more than starlette keeps in memory by itself
+    form = (
+        part("image", content, True) + part("instruction", b"clear the fog") + part("strength", b"0.5") + b"--b--\r\n"
+    )
+    text = {"image": base64.b64encode(content).decode(), "instruction": "clear the fog", "strength": 0.5}
+    expected = Order(content, None, "clear the fog", 0.5)
+    assert order(FORM, form) == expected
+    assert order("application/json; charset=utf-8", json.dumps(text).encode()) == expected
+    assert order(FORM, part("image", b"x", True) + part("task", b"") + b"--b--\r\n") == Order(b"x")
+    assert order("application/json", b'{"image": "eA==", "task": null, "strength": null}') == Order(b"x")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "JSON object, got list"),
+        (b"{}", "image: missing"),
+        (b'{"image": ""}', "image: missing"),
+        (b'{"image": 5}', "base64 text, got int"),
+        (b'{"image": "%"}', "not base64"),
+        (b'{"image": "\xc3\xa9"}', "not base64"),
+        (b'{"image": "eA==", "task": ["derain"]}', "task: expected text, got list"),
+        (b'{"image": "eA==", "model": "../../x"}', "unknown field 'model'"),
+        (b'{"image": "eA==", "strength": "much"}', "strength: expected a number, got 'much'"),
+        (b'{"image": "eA==", "strength": true}', "strength: expected a number"),
+        (b'{"image": "eA==", "strength": 1' + b"0" * 4000 + b"}", "strength: expected a number"),
+        (b'{"image": "eA==", "' + b"a" * 5000 + b'": 1}', "unknown field"),
+    ],
+)
+def test_json_that_is_no_order(body, reason):
+    status, message = refused("application/json", body)
+    assert status == 400
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "image: missing"),
+        (b"nothing of the kind", "not a form"),
+        (part("image", b"as text"), "image: expected a file"),
+        (part("image", b"x", True) + part("task", b"derain", True), "not a form: Too many files"),
+        (part("image", b"x", True) + part("task", b"a") + part("task", b"b"), "task: expected once"),
+        (part("image", b"x", True) + part("instruction", b"a" * 30_000), "not a form"),
+    ],
+)
+def test_forms_that_are_no_order(body, reason):
+    status, message = refused(FORM, body + b"--b--\r\n" if body.startswith(b"--b") else body)
+    assert status == 400
+    assert reason in message
+
+
+def test_other_kinds_of_content_are_refused():
+    assert refused("text/plain", b"x")[0] == 415
+    assert refused("", b"x")[0] == 415
+    assert refused("multipart/form-data", b"x") == (400, "body: not a form: Missing boundary in multipart.")
+
+
+def body_of(pieces: list[bytes], headers: dict[str, str], pause: float = 0) -> bytes:
+    waiting = [*pieces]
+
+    async def receive() -> dict:
+        await asyncio.sleep(pause)
+        piece = waiting.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
+    return asyncio.run(read_body(request, limit=10, seconds=0.2))
+
+
+def test_bodies_have_limits_of_size_and_time():
+    assert body_of([b"12345", b"67890"], {}) == b"1234567890"
+    for pieces, headers, pause, status in (
+        ([b""], {"content-length": "11"}, 0, 413),
+        ([b""], {"content-length": "many"}, 0, 400),
+        ([b"12345", b"678901"], {}, 0, 413),
+        ([b"1"] * 9, {}, 0.1, 408),
+        ([b"1"], {"content-encoding": "gzip"}, 0, 415),
+    ):
+        with pytest.raises(RequestError) as caught:
+            body_of(pieces, headers, pause)
+        assert caught.value.status == status

@@ -1,0 +1,215 @@
+"""The service's answers, without Ray's processes: called as Ray Serve calls it."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.requests import Request
+
+from ipt import restore_image, save_model
+from ipt.model import InstructIPT
+from ipt.photos.photo import read_photo
+from ipt.restoring.restore import plan_restoration
+from pipelines.serving import service as serve_worker
+from pipelines.serving.service import Service, Settings
+
+
+@pytest.fixture(scope="module")
+def model(make_config, fill_parameters):
+    return fill_parameters(InstructIPT(make_config()), 0, 0.1).eval()
+
+
+@pytest.fixture(scope="module")
+def settings(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve") / "model"
+    save_model(model, folder)
+    return Settings(
+        model=str(folder), device="cpu", threads=1, batch=4, batch_wait=0.05, queue=8, max_body=1_000_000,
+        max_pixels=500_000, body_timeout=1.0, timeout=10.0, watch=1.0, token=None,
+    )  # fmt: skip
+
+
+def encoded(kind: str = "PNG", size: tuple[int, int] = (24, 20), mode: str = "RGB", seed: int = 0) -> bytes:
+    levels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], len(mode)), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def request(method: str, path: str, body: bytes = b"", **headers: str) -> Request:
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "server": ("s", 80)}
+    return Request(scope | {"scheme": "http"}, receive)
+
+
+def restore(image: bytes, headers: dict[str, str] | None = None, **wish: object) -> Request:
+    body = json.dumps({"image": base64.b64encode(image).decode(), **wish}).encode()
+    return request("POST", "/restore", body, content_type="application/json", **(headers or {}))
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Asks a service all at once; in one event loop, as in a replica, of which Ray's batches want to know one thing."""
+    config = SimpleNamespace(max_ongoing_requests=1000)
+    monkeypatch.setattr(serve_worker.serve, "get_replica_context", lambda: SimpleNamespace(_deployment_config=config))
+    with asyncio.Runner() as runner:
+
+        async def all_at_once(service: Service, requests: tuple[Request, ...]) -> list:
+            return await asyncio.gather(*(service(one) for one in requests))
+
+        yield lambda service, *requests: runner.run(all_at_once(service, requests))
+
+
+def log_of(service: Service) -> list[dict]:
+    return [json.loads(line) for line in service._log.take()]
+
+
+def test_requests_at_the_same_time_share_a_batch_and_keep_their_formats(answers, settings, model):
+    service = Service(settings)
+    wishes = [
+        (encoded(seed=1), {"task": "denoise"}),
+        (encoded(mode="RGBA", seed=2), {"task": "deblur"}),
+        (encoded("JPEG", seed=3), {"task": "derain"}),
+        (encoded("TIFF", seed=4), {}),
+    ]
+    got = answers(service, *(restore(image, **wish) for image, wish in wishes))
+    for (image, wish), answer in zip(wishes, got, strict=True):
+        came, back = read_photo(image), read_photo(answer.body)
+        assert answer.status_code == 200
+        assert back.format == came.format
+        assert answer.media_type == f"image/{came.format.lower()}"
+        assert answer.headers["x-tasks"] == wish.get("task", "")
+        if came.format == "PNG":
+            wanted = restore_image(model, came.levels, **wish)
+            assert np.abs(back.levels.astype(int) - wanted).max() <= 1
+            assert not np.array_equal(back.levels, came.levels)
+    assert np.array_equal(read_photo(got[1].body).alpha, read_photo(wishes[1][0]).alpha)
+    assert got[3].body == wishes[3][0]  # nothing seen for sure: as it came
+    assert [line["batch"] for line in log_of(service)].count(3) == 3
+
+
+def test_json_has_all_in_one(answers, settings, model):
+    image = encoded()
+    answer = answers(Service(settings), restore(image, {"accept": "application/json"}, instruction="remove the rain"))[
+        0
+    ]
+    told = json.loads(answer.body)
+    assert set(told) == {"image", "type", "tasks", "by", "understood", "probabilities", "model"}
+    levels, wish = read_photo(image).levels, {"instruction": "remove the rain"}
+    plan = plan_restoration(model, levels, **wish)
+    assert (told["type"], tuple(told["tasks"]), told["by"]) == ("image/png", plan.tasks, plan.by)
+    assert told["understood"] == list(plan.understood)
+    restored = read_photo(base64.b64decode(told["image"])).levels
+    assert np.abs(restored.astype(int) - restore_image(model, levels, **wish)).max() <= 1
+    assert set(told["probabilities"]) == set(plan.probabilities)
+
+
+def test_large_pictures_go_alone(answers, settings, model):
+    image = encoded(size=(600, 40))
+    service = Service(settings)
+    answer = answers(service, restore(image, task="deblur"))[0]
+    wanted = restore_image(model, read_photo(image).levels, task="deblur")
+    assert np.array_equal(read_photo(answer.body).levels, wanted)
+    assert answers(service, restore(image, instruction="\ud800 rain"))[0].status_code == 400
+
+
+def test_what_is_refused_and_how(answers, settings):
+    service = Service(settings)
+    image = encoded()
+    cases = [
+        (request("GET", "/restore"), 405),
+        (request("POST", "/"), 404),
+        (request("GET", "/../../etc/passwd"), 404),
+        (restore(image, task="../../etc/passwd"), 400),
+        (restore(image, task="denoise", instruction="denoise"), 400),
+        (restore(image, strength=2), 400),
+        (restore(image, instruction="\ud800 rain"), 400),
+        (restore(b"nothing"), 422),
+        (restore(image[:100]), 422),
+        (restore(encoded(size=(1000, 501))), 413),
+        (request("POST", "/restore", b"x" * 1_000_001, content_type="application/json"), 413),
+        (request("POST", "/restore", b"x"), 415),
+    ]
+    for asked, status in cases:
+        answer = answers(service, asked)[0]
+        assert answer.status_code == status, answer.body
+        assert answer.body.count(b"\n") == 1
+        assert set(json.loads(answer.body)) == {"error"}
+    assert answers(service, restore(image, task="denoise"))[0].status_code == 200
+    lines = log_of(service)
+    assert [line["status"] for line in lines] == [status for _, status in cases if status not in (404, 405)] + [200]
+    assert all("image" not in line or not isinstance(line["image"], str) for line in lines)
+
+
+def test_a_full_queue_and_a_late_answer(answers, settings, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: release.wait(5) and [ValueError("late")] * len(jobs))
+    service = Service(replace(settings, queue=2, timeout=0.3))
+    got = answers(service, *(restore(encoded(), task="denoise") for _ in range(4)), request("GET", "/readyz"))
+    release.set()
+    assert [answer.status_code for answer in got] == [504, 504, 429, 429, 503]
+    assert got[2].headers["retry-after"] == "1"
+    assert answers(service, request("GET", "/readyz"))[0].status_code == 200
+
+
+def test_a_mistake_of_ours_is_told_to_the_log_alone(answers, settings, monkeypatch):
+    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: [KeyError("secret")] * len(jobs))
+    service = Service(settings)
+    answer = answers(service, restore(encoded(), task="denoise"))[0]
+    assert answer.status_code == 500
+    assert b"secret" not in answer.body
+    assert "secret" in log_of(service)[-1]["error"]
+
+
+def test_token(answers, settings):
+    service = Service(replace(settings, token=hashlib.sha256(b"open sesame").digest()))
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic open sesame"}):
+        for asked in (restore(encoded(), headers), request("GET", "/metrics", **headers)):
+            assert answers(service, asked)[0].status_code == 401
+    right = {"authorization": "Bearer open sesame"}
+    assert answers(service, restore(encoded(), right))[0].status_code == 200
+    assert answers(service, request("GET", "/metrics", **right))[0].status_code == 200
+    assert answers(service, request("GET", "/healthz"))[0].status_code == 200
+
+
+def test_metrics_count(answers, settings):
+    service = Service(settings)
+    answers(service, restore(encoded(), task="denoise"), restore(b"x"), restore(encoded(), task="deblur"))
+    text = answers(service, request("GET", "/metrics"))[0].body.decode()
+    for line in (
+        'instruct_ipt_requests_total{status="200"} 2.0',
+        'instruct_ipt_requests_total{status="422"} 1.0',
+        'instruct_ipt_tasks_total{task="deblur"} 1.0',
+        "instruct_ipt_waiting 0.0",
+        "instruct_ipt_pixels_total 960.0",
+        "process_resident_memory_bytes ",
+    ):
+        assert line in text
+
+
+def test_who_is_inside_is_served_to_the_end(answers, settings):
+    service = Service(settings)
+
+    async def stop(service: Service) -> tuple:
+        inside = asyncio.create_task(service(restore(encoded(), task="denoise")))
+        await asyncio.sleep(0)
+        log = await service.drain()
+        assert inside.done()
+        late = [await service(asked) for asked in (restore(encoded(), task="denoise"), request("GET", "/readyz"))]
+        return inside.result(), *late, log
+
+    inside, *late, log = asyncio.run(stop(service))
+    assert inside.status_code == 200
+    assert [answer.status_code for answer in late] == [503, 503]
+    assert [json.loads(line)["status"] for line in log.splitlines()] == [200]
