@@ -28,11 +28,11 @@ from ipt.metrics import psnr
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers
 from ipt.training.fit import Batch, TrainingState, fit
-from pipelines.analyze import group_batches
 from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import SHARDS
 from pipelines.data.pairs import load_pairs
+from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings
 from pipelines.training.groups import Mix, open_mix
 

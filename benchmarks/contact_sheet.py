@@ -12,7 +12,7 @@ import numpy as np
 from skimage import data
 
 import degradations
-from ipt.metrics import to_levels
+from ipt.pixels import to_levels
 
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE, CAPTION, GAP = 160, 18, 3

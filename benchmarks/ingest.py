@@ -29,7 +29,7 @@ from ray.train.torch import TorchTrainer
 
 from ipt.training.fit import Batch
 from pipelines.cluster.connection import connected
-from pipelines.common.params import load_params
+from pipelines.common.params import Ingest, load_params
 from pipelines.common.paths import SHARDS
 from pipelines.training.batches import training_batches
 from pipelines.training.groups import Mix, open_mix, read_groups
@@ -48,9 +48,8 @@ def ray_batches(config: dict) -> Iterator[Batch]:
 
 def batches_of(tables: Iterator, config: dict, threads: int) -> Iterator[Batch]:
     """Decoded, cropped and turned: the same work on both sides."""
-    return training_batches(
-        tables, config["mix"].index, config["crop"], seed=0, left_alone=0.0, threads=threads, prefetch=4
-    )
+    settings = Ingest(config["crop"], left_alone=0.0, decode_threads=threads, prefetch_steps=4)
+    return training_batches(tables, config["mix"].index, settings, seed=0)
 
 
 class Loaded(torch.utils.data.IterableDataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.common.files import replace_file
+from ipt.files import replace_file
 
 END = "<!-- end -->\n"
 

@@ -23,7 +23,7 @@ import psutil
 import torch
 
 from ipt import InstructIPT, load_model, preset_config
-from ipt.metrics import to_levels
+from ipt.pixels import to_levels
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.restore import restore_tasks
 from ipt.restoring.tiles import BLEND, spans

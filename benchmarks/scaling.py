@@ -21,8 +21,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, prepare_model
 
-from ipt.model import InstructIPT
 from ipt.network.config import ModelConfig
+from ipt.network.task_network import TaskNetwork
 from ipt.training.fit import Batch, TrainingSettings, TrainingState, fit
 from pipelines.cluster.connection import connected
 from pipelines.common.params import load_params
@@ -35,7 +35,7 @@ def step_seconds(config: dict, wrap=lambda model: model) -> list[float]:
     """Seconds of each step of the training loop, batches from memory."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = InstructIPT(ModelConfig.from_dict(config["model"]))
+    model = TaskNetwork(ModelConfig.from_dict(config["model"]))
     network = wrap(model)
     state = TrainingState(model, TrainingSettings(**config["settings"]))
     seconds: list[float] = []

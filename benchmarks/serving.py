@@ -28,7 +28,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.restoring import mosaic
-from ipt.network.checkpoint import load_model
+from ipt.model import load_model
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import restore_tasks
 

@@ -18,8 +18,8 @@ from degradations.recipe import check_recipe, degrade, rng_for
 from ipt import metrics
 from ipt.biases.adapters import adapter_state, add_task
 from ipt.biases.sensitivity import ByTask, fit_biases
-from ipt.metrics import to_levels
-from ipt.network.checkpoint import load_model
+from ipt.model import load_model
+from ipt.pixels import to_levels
 from ipt.training.fit import Batch, TrainingSettings
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS, TRAINED

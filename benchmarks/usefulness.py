@@ -27,12 +27,13 @@ import torch
 from torch.nn import Module
 
 from degradations.recipe import degrade, rng_for
-from ipt.metrics import to_levels
-from ipt.model import InstructIPT
+from ipt.network.task_network import TaskNetwork
 from ipt.photos.images import read_image
+from ipt.pixels import to_levels
 from ipt.training.fit import Batch, StepReport, TrainingState, fit
 from pipelines.common.params import Params, load_params
-from pipelines.scoring.scores import benchmark_pairs, score_pairs
+from pipelines.scoring.real_pairs import benchmark_pairs
+from pipelines.scoring.scores import score_pairs
 from pipelines.training.batches import to_batch
 from pipelines.training.choice import model_config, read_choice, training_settings
 from pipelines.training.crops import PairCrop
@@ -102,7 +103,7 @@ def batches(pool: ProcessPoolExecutor, source: Source) -> Iterator[Batch]:
 def train_alone(params: Params, source: Source, steps: int) -> Module:
     """The averaged model after `steps`."""
     torch.manual_seed(params.seed)
-    model = InstructIPT(dataclasses.replace(model_config(params, read_choice()), tasks=(source.task,)))
+    model = TaskNetwork(dataclasses.replace(model_config(params, read_choice()), tasks=(source.task,)))
     settings = dataclasses.replace(training_settings(params, steps, bf16=False), task_weights=(1.0,))
     state = TrainingState(model, settings)
     started = time.monotonic()

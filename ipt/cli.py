@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -157,31 +156,18 @@ def _seen(report: Report) -> str:
     return f"{unclear}not sure what the picture needs; most likely {likely}, {sure}"
 
 
-def checkpoint_folder(model: str) -> Path:
-    """The checkpoint folder that `--model` names: a path, or SCHEME:/... that an installed package knows to fetch."""
-    scheme, colon, _ = model.partition(":/")
-    if not colon or Path(model).exists():
-        return Path(model)
-    fetchers = entry_points(group="ipt.models", name=scheme)
-    if not fetchers:
-        known = ", ".join(f"{name}:/" for name in sorted(entry_points(group="ipt.models").names))
-        raise ValueError(f"--model {model}: nothing installed here reads {scheme}:/ (known: {known or 'folders only'})")
-    return next(iter(fetchers)).load()(model)
-
-
 def _load(model: str, device: str) -> InstructIPT:
     import torch
 
-    from ipt.network.checkpoint import load_model
+    from ipt.model import load_model
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is available to torch here; use --device cpu")
-    folder = checkpoint_folder(model)
-    if not folder.is_dir():
+    if ":/" not in model and not Path(model).is_dir():
         raise ValueError(f"--model {model}: no such folder; `make repro` makes {DEFAULT_MODEL}, or name another")
-    return load_model(folder, device)
+    return load_model(model, device)
 
 
 def _tile(text: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from ipt.pixels import from_unit
+from ipt.pixels import to_levels
 
 
 def psnr(image: np.ndarray, clean: np.ndarray) -> float:
@@ -33,8 +33,3 @@ def ssim(image: np.ndarray, clean: np.ndarray) -> float:
             use_sample_covariance=False,
         )
     )
-
-
-def to_levels(image: np.ndarray) -> np.ndarray:
-    """Round an image in [0, 1] to uint8 grey levels; values outside are clipped."""
-    return image if image.dtype == np.uint8 else from_unit(image, np.uint8)

@@ -1,49 +1,37 @@
-"""InstructIPT: the backbone, its task biases, the reader of instructions and the estimator, wired together."""
+"""InstructIPT: the network, the reader of instructions and the estimator, wired together; loading one by name."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from ipt.biases.adapters import add_task
-from ipt.network.backbone import Backbone
+from ipt.network.checkpoint import load_checkpoint
 from ipt.network.config import ModelConfig
-from ipt.network.modulation import modulate, modulated_layers, select
+from ipt.network.task_network import TaskNetwork
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
 
+FETCHERS = "ipt.models"  # entry points: by scheme, functions from SCHEME:/NAME and a folder to a checkpoint folder
 
-class InstructIPT(nn.Module):
-    """Restores each image of a batch with the weights of its own task."""
+
+class InstructIPT(TaskNetwork):
+    """A network that also reads what is asked for, and sees what an image needs.
+
+    Both are trained apart, without the network: its training, analysis and compression use TaskNetwork.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = modulate(Backbone(config), len(config.tasks), config.rank, config.layers)
-        # Trained apart, without the backbone.
+        super().__init__(config)
         self.instruction = InstructionModel(len(config.tasks)).requires_grad_(False)
         self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
-        self._selection = next(iter(modulated_layers(self.backbone).values())).selection
-
-    def forward(self, degraded: Tensor, index: Tensor | None, strength: float = 1.0) -> Tensor:
-        """Restore `degraded` (B, 3, H, W), any H and W; `index` (B,) is each sample's place in `config.tasks`.
-
-        Without an index the task-general backbone restores alone. Returns the shape of `degraded`, not clipped.
-        """
-        select(self._selection, index, len(self.config.tasks), strength)
-        return self.backbone(degraded)
-
-    def task_index(self, task: str) -> int:
-        """The place of a task in the stacked biases; a ValueError names the tasks that the model knows."""
-        if task not in self.config.tasks:
-            close = difflib.get_close_matches(task, self.config.tasks, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"this model knows {', '.join(self.config.tasks)}"
-            raise ValueError(f"task: unknown task '{task}'; {hint}")
-        return self.config.tasks.index(task)
 
     @torch.no_grad()
     def understand(self, instruction: str) -> dict[str, float]:
@@ -53,6 +41,31 @@ class InstructIPT(nn.Module):
         """
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
+
+
+def load_model(source: Path | str, device: torch.device | str = "cpu") -> InstructIPT:
+    """Load a checkpoint folder, or by name what an installed package fetches (models:/NAME@ALIAS); for inference.
+
+    Raises CheckpointError where a file is missing or damaged or the weights do not fit the config, ValueError for a
+    name that nothing installed reads, and what the fetching raises.
+    """
+    with _checkpoint_folder(str(source)) as folder:
+        return load_checkpoint(InstructIPT, folder, device)
+
+
+@contextmanager
+def _checkpoint_folder(source: str) -> Iterator[Path]:
+    """The folder that `source` names; one that is fetched lasts as long as the block."""
+    scheme, colon, _ = source.partition(":/")
+    if not colon or Path(source).exists():
+        yield Path(source)
+        return
+    fetchers = entry_points(group=FETCHERS, name=scheme)
+    if not fetchers:
+        known = ", ".join(f"{name}:/" for name in sorted(entry_points(group=FETCHERS).names))
+        raise ValueError(f"{source}: nothing installed here reads {scheme}:/ (known: {known or 'folders only'})")
+    with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
+        yield next(iter(fetchers)).load()(source, Path(folder))
 
 
 def with_new_task(model: InstructIPT, task: str) -> InstructIPT:

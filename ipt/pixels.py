@@ -20,3 +20,8 @@ def from_unit(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype == np.float32:
         return clipped
     return np.rint(clipped * LEVELS[np.dtype(dtype)]).astype(dtype)
+
+
+def to_levels(image: np.ndarray) -> np.ndarray:
+    """Round an image in [0, 1] to uint8 grey levels; values outside are clipped."""
+    return image if image.dtype == np.uint8 else from_unit(image, np.uint8)

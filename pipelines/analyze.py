@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from ipt.biases.rank import constant_rank, energy_by_rank, singular_spectra
-from ipt.biases.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity
+from ipt.biases.sensitivity import choose_layers, fit_all, fit_biases, sensitivity
+from ipt.files import replace_file
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers, task_parameters
-from ipt.training.fit import Batch, StepReport, uses_bf16
-from pipelines.common.files import replace_file, write_json
+from ipt.training.fit import StepReport, uses_bf16
+from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
 from pipelines.common.stage import run
-from pipelines.data.pairs import load_pairs
-from pipelines.training.batches import training_batches
+from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, training_settings, write_choice
-from pipelines.training.groups import Mix, open_mix, read_groups
-from pipelines.training.heat_map import draw_heat_map
+from pipelines.training.groups import open_mix
+from pipelines.training.psnr_meter import psnr_meter
 
 SUMMARY = METRICS / "analyze.json"
 
@@ -99,44 +99,6 @@ def count(parameters) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:
-    """The stream's batches of `steps` steps from `first_step` on, read here: the analysis is one process."""
-    per_step = params.train.groups_per_step
-    first, last = first_step * per_step, (first_step + steps) * per_step
-    segment = max(params.ray.groups_per_read // per_step, 1) * per_step
-    tables = (
-        read.slice(offset, per_step)
-        for read in (read_groups(mix, start, min(start + segment, last)) for start in range(first, last, segment))
-        for offset in range(0, len(read), per_step)
-    )
-    return training_batches(
-        tables, mix.index, params.ingest.crop, params.seed,
-        left_alone=params.ingest.left_alone,
-        threads=params.ingest.decode_threads, prefetch=params.ingest.prefetch_steps,
-    )  # fmt: skip
-
-
-def psnr_meter(shards: Path, tasks: tuple[str, ...], tiles: int, device: torch.device) -> Callable:
-    """A function from a network to its mean PSNR (dB) on `tiles` whole training tiles of each task.
-
-    Not the held-out ones, which are for judging the model that is made of this choice.
-    """
-    pairs = [load_pairs(shards / task / "train", tiles) for task in tasks]
-    images = torch.tensor(np.stack([np.stack(pair) for of_task in pairs for pair in of_task]), device=device)
-    degraded, clean = images.permute(1, 0, 4, 2, 3).contiguous()
-    index = torch.arange(len(tasks), device=device).repeat_interleave(
-        torch.tensor([len(p) for p in pairs], device=device)
-    )
-
-    @torch.inference_mode()
-    def measure(network: nn.Module) -> list[float]:
-        restored = ByTask(network)(degraded, index).clamp(0, 1)
-        psnr = -10 * (restored - clean).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
-        return [float(psnr[index == task].mean()) for task in range(len(tasks))]
-
-    return measure
-
-
 def told(what: str, steps: int) -> Callable[[StepReport], None]:
     """Says how far a training is, ten times."""
     every = max(steps // 10, 1)
@@ -168,6 +130,23 @@ def write_plots(tasks: tuple[str, ...], scores: dict[str, list[float]], energy: 
             pd.DataFrame(table, columns=columns).to_csv(temporary, index=False, float_format="%.5g")
     with replace_file(HEAT_MAP) as temporary:
         draw_heat_map(tasks, scores, temporary)
+
+
+def draw_heat_map(tasks: tuple[str, ...], scores: dict[str, list[float]], path: Path) -> None:
+    """Write a PNG of the PSNR that each layer's bias gains each task, dB; an empty frame where `scores` is empty."""
+    from matplotlib.colors import SymLogNorm  # here: its import writes into the home folder
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.5 + 0.7 * len(tasks), 1.5 + 0.22 * len(scores)), layout="constrained")
+    axes = figure.subplots()
+    if scores:
+        values = np.array(list(scores.values()))
+        reach = max(float(np.abs(values).max()), 1e-9)
+        picture = axes.imshow(values, aspect="auto", cmap="RdBu_r", norm=SymLogNorm(0.02, vmin=-reach, vmax=reach))
+        figure.colorbar(picture, label="PSNR gained, dB")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=45)
+    axes.set_yticks(range(len(scores)), list(scores), fontsize=7)
+    figure.savefig(path, format="png", dpi=100)
 
 
 def main() -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from ipt.biases.compress import LayerCompression, compress_biases
-from ipt.network.checkpoint import load_model, load_weights, save_model
+from ipt.model import InstructIPT
+from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.modulation import modulated_layers, task_parameters
+from ipt.network.task_network import TaskNetwork
+from ipt.weights import load_weights
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import load_params
 from pipelines.common.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
@@ -22,12 +25,15 @@ def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], ta
 
     `auto`, or a rank above the model's, leaves the biases as they are but for half precision.
     """
-    model = load_model(trained)
-    compressed, layers = compress_biases(model, model.config.rank if rank == "auto" else min(rank, model.config.rank))
-    load_weights(compressed.instruction, understanding / "instruction.safetensors")
-    load_weights(compressed.estimator, understanding / "estimator.safetensors")
+    network = load_checkpoint(TaskNetwork, trained)
+    most = network.config.rank
+    compressed, layers = compress_biases(network, most if rank == "auto" else min(rank, most))
+    model = InstructIPT(compressed.config)
+    model.backbone.load_state_dict(compressed.backbone.state_dict())
+    load_weights(model.instruction, understanding / "instruction.safetensors")
+    load_weights(model.estimator, understanding / "estimator.safetensors")
     with replace_folder(target) as folder:
-        save_model(compressed, folder, half=True)
+        save_model(model, folder, half=True)
     biases = task_parameters(compressed)
     backbone = sum(p.numel() for p in compressed.backbone.parameters()) - sum(p.numel() for p in biases)
     return {
@@ -36,15 +42,17 @@ def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], ta
         "bias_parameters": sum(p.numel() for p in biases),
         "bias_bytes_before": sum(layer.bytes_before for layer in layers),
         "bias_bytes": sum(layer.bytes for layer in layers) // 2,  # stored in half precision
-        "energy_kept": {task: _energy_kept(model, layers, number) for number, task in enumerate(model.config.tasks)},
+        "energy_kept": {
+            task: _energy_kept(network, layers, number) for number, task in enumerate(network.config.tasks)
+        },
         "file_bytes": sum(path.stat().st_size for path in target.iterdir()),
         "layers": [dataclasses.asdict(layer) | {"bytes": layer.bytes // 2} for layer in layers],
     }
 
 
-def _energy_kept(model, layers: list[LayerCompression], task: int) -> float:
+def _energy_kept(network: TaskNetwork, layers: list[LayerCompression], task: int) -> float:
     """Share of a task's bias energy over all layers that is kept."""
-    modulated = modulated_layers(model.backbone)
+    modulated = modulated_layers(network.backbone)
     kept = total = 0.0
     for layer in layers:
         bias = modulated[layer.layer]

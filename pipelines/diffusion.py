@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from ipt.diffusion.denoiser import IntervalDenoiser
 from ipt.diffusion.denoising import interval_errors, sample_images
 from ipt.diffusion.wasserstein import sliced_wasserstein
-from ipt.network.checkpoint import load_weights
+from ipt.weights import load_weights
 from pipelines.cluster.connection import connected, cpus_per_worker, worker_range
-from pipelines.cluster.progress import History, Progress
+from pipelines.cluster.progress import History
 from pipelines.cluster.storage import Storage
-from pipelines.cluster.workers import resources, run_config, take_back_request
+from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Diffusion, Params, load_params
 from pipelines.common.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
@@ -34,9 +33,10 @@ from pipelines.common.stage import run
 from pipelines.data.rows import encode_image
 from pipelines.denoisers.crops import cut_crops
 from pipelines.denoisers.networks import new_denoiser, new_sampler, new_scheduler, save_pipeline
-from pipelines.denoisers.worker import diffusion_worker
+from pipelines.denoisers.worker import DiffusionJob, diffusion_worker
 from pipelines.registry.registration import Registration, register_model, sampler_signature
-from pipelines.tracking.store import LiveRun, git_commit
+from pipelines.tracking.live_run import LiveRun
+from pipelines.tracking.store import git_commit
 
 SUMMARY = METRICS / "diffusion.json"
 SHOWN, ACROSS = 64, 8  # images of a grid
@@ -53,23 +53,18 @@ def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDeno
                 f"params.yaml.diffusion.batch: expected a multiple of ray.workers x diffusion.intervals = "
                 f"{workers} x {settings.intervals}, got {settings.batch}"
             )
-    config = {
-        "diffusion": dataclasses.asdict(settings),
-        "seed": params.seed,
-        "threads": cpus_per_worker(params.ray),
-        "tiles": f"{storage.publish(clean.parent)}/{clean.name}",
-        "storage": storage.place,
-        "run": name,
-        "storage_patience": params.ray.storage_patience,
-    }
-    take_back_request(name, storage)
-    with LiveRun(params, name) as live, Progress("diffusion", settings.steps, live.log) as progress:
-        result = TorchTrainer(
+    tiles = f"{storage.publish(clean.parent)}/{clean.name}"
+    with LiveRun(params, name) as live:
+        result = run_workers(
             diffusion_worker,
-            train_loop_config=config | {"progress": progress.queue},
-            scaling_config=resources(params.ray),
-            run_config=run_config(params.ray, name, storage, progress),
-        ).fit()
+            lambda worker: DiffusionJob(worker, settings, tiles),
+            params,
+            storage,
+            stage="diffusion",
+            run=name,
+            steps=settings.steps,
+            log=live.log,
+        )
     with result.checkpoint.as_directory() as folder:
         denoiser = new_denoiser(settings)
         load_weights(denoiser, Path(folder) / "ema.safetensors")
@@ -78,7 +73,7 @@ def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDeno
 
 def run_name(params: Params, clean: Path) -> str:
     """A name that is the same for the same params and data: `diffusion-` and a hash."""
-    digest = hashlib.sha256(json.dumps([params.seed, dataclasses.asdict(params.diffusion)]).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, params.seed, dataclasses.asdict(params.diffusion)]).encode())
     with clean.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"diffusion-{digest.hexdigest()[:12]}"

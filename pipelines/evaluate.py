@@ -12,23 +12,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ipt.metrics import psnr, to_levels
-from ipt.model import InstructIPT
-from ipt.network.checkpoint import load_model
+from ipt.files import replace_file
+from ipt.metrics import psnr
+from ipt.model import InstructIPT, load_model
+from ipt.network.checkpoint import load_checkpoint
+from ipt.network.task_network import TaskNetwork
+from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
-from pipelines.common.files import replace_file, write_json
+from pipelines.common.files import write_json
 from pipelines.common.params import Benchmark, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.common.stage import run
 from pipelines.data.pairs import Pairs, load_validation
 from pipelines.data.rows import encode_image
-from pipelines.scoring.safety import score_harm, score_sight
-from pipelines.scoring.scores import benchmark_pairs, present, score_pairs
+from pipelines.scoring.real_pairs import benchmark_pairs, present
+from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 
 SCORES = METRICS / "evaluate.json"
 
 
-def evaluate(models: dict[str, InstructIPT], pairs: Pairs) -> dict[str, dict]:
+def evaluate(models: dict[str, TaskNetwork], pairs: Pairs) -> dict[str, dict]:
     """Scores by task and `overall` (mean over tasks): images, and by output (`degraded`, each model) psnr and ssim."""
     scores = {task: score_pairs(models, task, of_task) for task, of_task in pairs.items()}
     outputs = ["degraded", *models]
@@ -73,16 +76,16 @@ def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
             temporary.write_bytes(encode_image(sheet))
 
 
-def evaluate_benchmarks(benchmarks: Iterable[Benchmark], models: dict[str, InstructIPT], seed: int) -> dict:
-    """Scores by benchmark; a folder that is absent is said so and left out."""
+def evaluate_benchmarks(
+    benchmarks: Iterable[Benchmark], models: dict[str, TaskNetwork], model: InstructIPT, seed: int
+) -> dict:
+    """Scores by benchmark, and what `model` sees there; a folder that is absent is said so and left out."""
     scores = {}
     for benchmark in present(benchmarks, "evaluate"):
         scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
             models, benchmark.task, benchmark_pairs(benchmark, seed)
         )
-        scores[benchmark.name]["seen"] = score_sight(
-            models["compressed"], benchmark.task, benchmark_pairs(benchmark, seed)
-        )
+        scores[benchmark.name]["seen"] = score_sight(model, benchmark.task, benchmark_pairs(benchmark, seed))
     return scores
 
 
@@ -111,15 +114,16 @@ def print_sight_and_harm(scores: dict[str, dict], harm: dict[str, dict[str, floa
 def main() -> None:
     """Read params.yaml, measure both models and write scores and pictures."""
     params = load_params()
-    models = {"trained": load_model(TRAINED), "compressed": load_model(COMPRESSED)}
+    model = load_model(COMPRESSED)
+    models = {"trained": load_checkpoint(TaskNetwork, TRAINED), "compressed": model}
     pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
     scores = evaluate(models, pairs)
-    benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, params.seed)
+    benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, model, params.seed)
     for task, of_task in pairs.items():
-        scores[task]["seen"] = score_sight(models["compressed"], task, of_task)
-    harm = score_harm(models["compressed"], pairs)
+        scores[task]["seen"] = score_sight(model, task, of_task)
+    harm = score_harm(model, pairs)
     write_json(SCORES, {"tasks": scores, "benchmarks": benchmarks, "harm": harm})
-    write_pictures(models["compressed"], pairs, PICTURES)
+    write_pictures(model, pairs, PICTURES)
     print_table(scores | benchmarks)
     print_sight_and_harm(scores | benchmarks, harm)
     print(f"evaluate: scores in {SCORES} (dvc metrics show), pictures in {PICTURES}")

@@ -6,7 +6,6 @@ pipelines.data.rows.CLEAN_ROW, and quarantine.csv) and metrics/prepare.json.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ipt.photos.images import ImageError
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.paths import CLEAN, METRICS
 from pipelines.common.processes import ordered_map, processes
 from pipelines.common.stage import run
-from pipelines.data.rows import CLEAN_ROW
+from pipelines.data.rows import CLEAN_ROW, write_rows
 from pipelines.pictures.duplicates import Seen
 from pipelines.pictures.selection import (
     Bad,
@@ -122,7 +118,8 @@ def _write_part(path: Path, pictures: list[Picture], settings: Prepare, seed: in
     cut = partial(_cut, tile=settings.tile, stride=settings.stride)
     sieve = _Sieve(settings)
     tiles = (tile for batch in ordered_map(pool, cut, shuffled) for tile in batch)
-    _write_tiles(path, _mixed(filter(sieve.keeps, tiles), rng), settings)
+    kept = _mixed(filter(sieve.keeps, tiles), rng)
+    write_rows(path, _tile_rows(kept, settings.tile), CLEAN_ROW, settings.row_group_rows)
     return sieve.counts
 
 
@@ -146,18 +143,9 @@ def _mixed(tiles: Iterable[Tile], rng: np.random.Generator) -> Iterator[Tile]:
         yield buffer[place]
 
 
-def _write_tiles(path: Path, tiles: Iterable[Tile], settings: Prepare) -> None:
-    rows: list[dict[str, Any]] = []
-    size = {"height": settings.tile, "width": settings.tile}
-    # The options of schema.write_rows, but one row group at a time is in memory.
-    with pq.ParquetWriter(path, CLEAN_ROW, compression="none", use_dictionary=False, write_statistics=False) as writer:
-        for tile in tiles:
-            rows.append({"image_id": tile.image_id, "source": tile.source, "clean": tile.clean} | size)
-            if len(rows) == settings.row_group_rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=CLEAN_ROW))
-                rows.clear()
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=CLEAN_ROW))
+def _tile_rows(tiles: Iterable[Tile], side: int) -> Iterator[dict[str, Any]]:
+    for tile in tiles:
+        yield {"image_id": tile.image_id, "source": tile.source, "clean": tile.clean, "height": side, "width": side}
 
 
 def _report(
@@ -208,20 +196,15 @@ def _summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Run the stage with params.yaml; return the exit status."""
+def main() -> None:
+    """Run the stage with params.yaml."""
     # Here, because every worker process imports this module, and params imports all degradations.
-    from pipelines.common.params import ParamsError, load_params
+    from pipelines.common.params import load_params
 
-    try:
-        params = load_params()
-        report = prepare(params.prepare, params.seed, CLEAN)
-    except (ParamsError, SourceError, ImageError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
+    params = load_params()
+    report = prepare(params.prepare, params.seed, CLEAN)
     write_json(COUNTS, report)
     print(_summary(report))
-    return 0
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from ipt.network.checkpoint import load_model
+from ipt.model import load_model
 from pipelines.common.params import PREVIOUS, Params, load_params
 from pipelines.common.stage import run
 from pipelines.promotion.gate import Row, failures, judge, table
 from pipelines.promotion.measure import measure
 from pipelines.registry.card import CARD, Provenance, as_description, measured_anew
-from pipelines.registry.registration import fetch_checkpoint
+from pipelines.registry.fetch import fetch_checkpoint
 from pipelines.registry.versions import Registered, copy_version, registered
 from pipelines.scoring.scorecard import Scorecard
 from pipelines.scoring.speed import machine

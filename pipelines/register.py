@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from ruamel.yaml import YAML
 
-from ipt.network.checkpoint import load_model
+from ipt.model import load_model
 from pipelines.common.files import write_json
 from pipelines.common.params import PARAMS_FILE, Params, load_params
 from pipelines.common.paths import (

@@ -19,9 +19,8 @@ import ray
 import ray.data
 import torch
 
-from ipt.cli import DEFAULT_MODEL, STOPPED, checkpoint_folder, print_reports
-from ipt.model import InstructIPT
-from ipt.network.checkpoint import load_model
+from ipt.cli import DEFAULT_MODEL, STOPPED, print_reports
+from ipt.model import InstructIPT, load_model
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
 from pipelines.cluster.connection import connected
 from pipelines.common.stage import run
@@ -79,7 +78,7 @@ def main() -> None:
         compare=arguments.compare,
     )
     files = find_photographs([arguments.input], Path(arguments.output))
-    model = load_model(checkpoint_folder(arguments.model))
+    model = load_model(arguments.model)
     check_request(model, request)
     try:
         with connected():

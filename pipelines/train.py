@@ -14,25 +14,27 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from ray.train.torch import TorchTrainer
 
-from ipt.model import InstructIPT
-from ipt.network.checkpoint import load_weights, save_model
+from ipt.files import replace_file
+from ipt.network.checkpoint import save_model
 from ipt.network.config import ModelConfig
+from ipt.network.task_network import TaskNetwork
+from ipt.weights import load_weights
 from pipelines.cluster.checkpoints import read_lives
-from pipelines.cluster.connection import connected, cpus_per_worker
-from pipelines.cluster.progress import History, Progress, faults
-from pipelines.cluster.storage import Storage
-from pipelines.cluster.workers import resources, run_config, take_back_request
-from pipelines.common.files import replace_file, replace_folder, write_json
+from pipelines.cluster.connection import connected
+from pipelines.cluster.progress import History, faults
+from pipelines.cluster.storage import Storage, content_hash
+from pipelines.cluster.worker import WorkerSettings
+from pipelines.cluster.workers import FORMAT, run_workers
+from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.common.stage import run
 from pipelines.data.pairs import spread_rows
-from pipelines.tracking.store import LiveRun
+from pipelines.tracking.live_run import LiveRun
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings
 from pipelines.training.groups import open_mix
-from pipelines.training.worker import train_worker
+from pipelines.training.worker import TrainingJob, train_worker
 
 SUMMARY = METRICS / "train.json"
 
@@ -47,16 +49,17 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[H
     places = {task: storage.publish(shards / task) for task in params.tasks}
     name = run_name(params, choice, shards)
     model = model_config(params, choice)
-    config = worker_config(params, model, shards, places) | {"storage": storage.place, "run": name}
-    take_back_request(name, storage)
-    with LiveRun(params, name) as live, Progress("train", params.train.steps, live.log) as progress:
-        trainer = TorchTrainer(
+    with LiveRun(params, name) as live:
+        result = run_workers(
             train_worker,
-            train_loop_config=config | {"progress": progress.queue},
-            scaling_config=resources(params.ray),
-            run_config=run_config(params.ray, name, storage, progress),
+            lambda worker: training_job(params, model, shards, places, worker),
+            params,
+            storage,
+            stage="train",
+            run=name,
+            steps=params.train.steps,
+            log=live.log,
         )
-        result = trainer.fit()
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
         trained = finished_model(model, Path(folder))
@@ -68,32 +71,33 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[H
     return history, cost
 
 
-def worker_config(params: Params, model: ModelConfig, shards: Path, places: dict[str, str]) -> dict:
-    """What a worker needs; `places` is where the shards of each task are read."""
-    tiles = params.train.validate_tiles
-    return {
-        "model": model.to_dict(),
-        "settings": dataclasses.asdict(training_settings(params, params.train.steps, bf16=False)),
-        "precision": params.train.precision,
-        "seed": params.seed,
-        "mix": open_mix(shards, params.tasks, "train", params.seed, places),
-        "groups_per_step": params.train.groups_per_step,
-        "groups_per_read": params.ray.groups_per_read,
-        "ingest": dataclasses.asdict(params.ingest),
-        "log_every": params.train.log_every,
-        "validate_every": params.train.validate_every,
-        "checkpoint_every": params.train.checkpoint_every,
-        "validation": {
-            task: spread_rows(shards / task / "val", tiles, f"{place}/val") for task, place in places.items()
+def training_job(
+    params: Params, model: ModelConfig, shards: Path, places: dict[str, str], worker: WorkerSettings
+) -> TrainingJob:
+    """What the workers need; `places` is where the shards of each task are read."""
+    settings = params.train
+    return TrainingJob(
+        worker=worker,
+        model=model,
+        training=training_settings(params, settings.steps, bf16=False),
+        precision=settings.precision,
+        mix=open_mix(shards, params.tasks, "train", params.seed, places),
+        groups_per_step=settings.groups_per_step,
+        groups_per_read=params.ray.groups_per_read,
+        ingest=params.ingest,
+        log_every=settings.log_every,
+        validate_every=settings.validate_every,
+        checkpoint_every=settings.checkpoint_every,
+        validation={
+            task: spread_rows(shards / task / "val", settings.validate_tiles, f"{place}/val")
+            for task, place in places.items()
         },
-        "storage_patience": params.ray.storage_patience,
-        "threads": cpus_per_worker(params.ray),
-    }
+    )
 
 
-def finished_model(config: ModelConfig, checkpoint: Path) -> InstructIPT:
-    """The averaged weights of a training checkpoint; what reads instructions and pictures is put in by `compress`."""
-    trained = InstructIPT(config)
+def finished_model(config: ModelConfig, checkpoint: Path) -> TaskNetwork:
+    """The averaged weights of a training checkpoint."""
+    trained = TaskNetwork(config)
     load_weights(trained, checkpoint / "ema.safetensors")
     return trained.eval()
 
@@ -103,11 +107,8 @@ def run_name(params: Params, choice: Choice, shards: Path) -> str:
     blocks = {name: dataclasses.asdict(getattr(params, name)) for name in ("ingest", "model", "train")}
     blocks["modulation"] = dataclasses.asdict(choice)
     tasks = [[name, task.share, task.weight] for name, task in params.tasks.items()]
-    digest = hashlib.sha256(json.dumps([params.seed, blocks, tasks]).encode())
-    for task in params.tasks:
-        for path in sorted((shards / task).rglob("*.parquet")):
-            with path.open("rb") as file:
-                digest.update(f"{path.relative_to(shards)}".encode() + hashlib.file_digest(file, "sha256").digest())
+    data = {task: content_hash(shards / task) for task in params.tasks}
+    digest = hashlib.sha256(json.dumps([FORMAT, params.seed, blocks, tasks, data]).encode())
     return f"train-{digest.hexdigest()[:12]}"
 
 

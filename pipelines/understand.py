@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ipt.network import config
-from ipt.network.checkpoint import save_weights
 from ipt.understanding.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
 from ipt.understanding.instruction import InstructionModel, Reader, train_reader
 from ipt.understanding.texture import texture
+from ipt.weights import save_weights
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import CLEAN, METRICS, UNDERSTANDING

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ipt.network.modulation import ModulatedLayer, modulated_layers
-from ipt.network.state import misfits
+from ipt.weights import misfits
 
 
 def adapter_state(model: nn.Module, task: int) -> dict[str, Tensor]:

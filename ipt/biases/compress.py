@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ipt.biases.rank import orthogonal_core
-from ipt.model import InstructIPT
+from ipt.network.checkpoint import Network
 from ipt.network.modulation import modulated_layers
 
 
@@ -26,7 +26,7 @@ class LayerCompression:
     bytes: int
 
 
-def compress_biases(model: InstructIPT, rank: int) -> tuple[InstructIPT, list[LayerCompression]]:
+def compress_biases(model: Network, rank: int) -> tuple[Network, list[LayerCompression]]:
     """A copy of `model` whose task biases have at most `rank`, and a report by layer.
 
     The squared error of each weight is the discarded singular energy (Eckart & Young 1936). Raises ValueError for
@@ -34,7 +34,7 @@ def compress_biases(model: InstructIPT, rank: int) -> tuple[InstructIPT, list[La
     """
     if not 1 <= rank <= model.config.rank:
         raise ValueError(f"compress: expected a rank from 1 to the model's {model.config.rank}, got {rank}")
-    compressed = InstructIPT(dataclasses.replace(model.config, rank=rank)).to(next(model.parameters()).device)
+    compressed = type(model)(dataclasses.replace(model.config, rank=rank)).to(next(model.parameters()).device)
     small = modulated_layers(compressed.backbone)
     weights = copy.deepcopy(model.state_dict())
     report = []

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ipt.diffusion.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
 from ipt.network.modulation import merge, modulate, modulated_layers, selected
-from ipt.network.state import misfits
+from ipt.weights import misfits
 
 CONFIG, WEIGHTS = "noise_levels.json", "noise_levels.safetensors"
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ipt.model import InstructIPT
 from ipt.network.modulation import selected
+from ipt.network.task_network import TaskNetwork
 from ipt.pixels import from_unit, to_unit
 from ipt.restoring.restore import check_image, check_strength, is_flat
 
 
 @torch.inference_mode()
 def restore_mixed(
-    model: InstructIPT, images: Sequence[np.ndarray], tasks: Sequence[str], *, strength: float = 1.0
+    model: TaskNetwork, images: Sequence[np.ndarray], tasks: Sequence[str], *, strength: float = 1.0
 ) -> list[np.ndarray]:
     """Restore images of one height and width, each for its own task, in one pass of the network.
 

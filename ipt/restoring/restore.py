@@ -12,6 +12,7 @@ import torch
 from ipt.model import InstructIPT
 from ipt.network.config import CLEAN
 from ipt.network.modulation import merge
+from ipt.network.task_network import TaskNetwork
 from ipt.pixels import LEVELS
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.tiles import restore_in_tiles
@@ -78,7 +79,7 @@ def plan_restoration(
 
 @torch.inference_mode()
 def restore_tasks(
-    model: InstructIPT,
+    model: TaskNetwork,
     image: np.ndarray,
     tasks: Sequence[str],
     *,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ipt.network.checkpoint import load_weights, save_weights
 from ipt.network.modulation import task_parameters
 from ipt.training.losses import balanced_loss, gradient_conflict, restoration_loss, task_errors, task_means
+from ipt.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)

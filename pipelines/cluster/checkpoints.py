@@ -37,9 +37,7 @@ class Checkpoints:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             self.patience(self._load, checkpoint)
-        ray.train.report(
-            {"step": self.state.step}
-        )  # the first report: `_Notes` in workers.py notes the run
+        ray.train.report({"step": self.state.step})  # the first report: `_Notes` in workers.py notes the run
 
     def begin(self, step: int, seconds_ago: float) -> int:
         """Note that the workers have begun, after `step`, with a batch; returns how often they had before.
@@ -64,6 +62,11 @@ class Checkpoints:
             self.history.write(Path(folder))
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_fn=self._upload)
+
+    def finish(self) -> None:
+        """Report the last step where this life has not: it went on after it."""
+        if self.written != self.state.step:
+            self.write()
 
     def _load(self, checkpoint: ray.train.Checkpoint) -> None:
         with checkpoint.as_directory() as folder:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 PUBLISHED = "data"  # the folder of copies, by the hash of what is in them
 PAUSE = 5.0  # seconds between attempts
@@ -59,6 +59,11 @@ class Storage:
         with self._filesystem.open_output_stream(f"{target}.partial") as file:
             file.write(json.dumps(value).encode())
         self._filesystem.move(f"{target}.partial", target)  # a killed run leaves the last good file
+
+    def folders(self) -> list[str]:
+        """The names of the folders right inside, in order; none where nothing was ever written."""
+        found = self._filesystem.get_file_info(FileSelector(self._path, allow_not_found=True))
+        return sorted(each.base_name for each in found if each.type == FileType.Directory)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all that is in it; nothing where there is none."""

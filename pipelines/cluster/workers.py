@@ -2,19 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import ray
 import ray.exceptions
 import ray.train
+from ray.train.torch import TorchTrainer
 
 from pipelines.cluster.connection import cpus_per_worker, worker_range
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.storage import Storage
-from pipelines.common.params import Ray
+from pipelines.cluster.worker import WorkerSettings
+from pipelines.common.params import Params, Ray
 
 REQUEST = "request.json"  # in the run's folder: under which name its driver asks the autoscaler for workers
+FORMAT_FILE, FORMAT = "format.json", 2  # in the run's folder: which code can go on with it
 COORDINATOR = "AutoscalingCoordinator"  # name and namespace of the actor of Ray that keeps such requests
+
+
+def run_workers(
+    function: Callable[[dict[str, Any]], None],
+    job: Callable[[WorkerSettings], Any],
+    params: Params,
+    storage: Storage,
+    *,
+    stage: str,
+    run: str,
+    steps: int,
+    log: Callable[[int, dict[str, float]], None],
+) -> ray.train.Result:
+    """Run `function` in the workers that params ask for, each with what `job` makes of the worker's settings.
+
+    `run` names the folder of the storage where its checkpoints are: what is there goes on, and other unfinished runs
+    are told. Rows of metrics go to `log(step, values)`, how far it is to the terminal.
+    """
+    for text in unfinished(storage, stage, run):
+        print(f"{stage}: {text}", flush=True)
+    take_back_request(run, storage)
+    storage.write_json(f"{run}/{FORMAT_FILE}", FORMAT)
+    with Progress(stage, steps, log) as progress:
+        settings = WorkerSettings(
+            run=run,
+            storage=storage.place,
+            storage_patience=params.ray.storage_patience,
+            seed=params.seed,
+            threads=cpus_per_worker(params.ray),
+            progress=progress.queue,
+        )
+        return TorchTrainer(
+            function,
+            train_loop_config={"job": job(settings)},
+            scaling_config=resources(params.ray),
+            run_config=run_config(params.ray, run, storage, progress),
+        ).fit()
+
+
+def unfinished(storage: Storage, stage: str, run: str) -> Iterator[str]:
+    """What to say of the stage's other runs that were stopped half-way: nothing of them is ever lost or used."""
+    for name in storage.folders():
+        if not name.startswith(f"{stage}-") or name == run:
+            continue
+        if storage.read_json(f"{name}/{FORMAT_FILE}") == FORMAT:
+            what = "with other params, code or data, which goes on when they are as they were"
+        else:
+            what = "of another version of this code, which only that version can go on with"
+        yield f"{storage.place}/{name} is an unfinished run {what}; not wanted any more? remove the folder"
 
 
 def resources(settings: Ray) -> ray.train.ScalingConfig:

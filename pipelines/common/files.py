@@ -12,8 +12,6 @@ from typing import Any
 
 from ipt.files import replace_file
 
-__all__ = ["replace_file", "replace_folder", "write_json"]
-
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:

@@ -1,14 +1,11 @@
-"""PSNR of a model on the held-out tiles of each task, for the validation curve and for the evaluate stage."""
+"""Image pairs out of shards: a few of each task, spread evenly."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ipt.metrics import psnr
-from ipt.model import InstructIPT
 from pipelines.data.rows import decode_image
 from pipelines.data.shards import RowGroup, damaged, read_rows, row_groups_of
 
@@ -46,30 +43,3 @@ def read_pairs(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.nd
         except ValueError as error:
             raise damaged(row["origin"], error) from error
     return pairs
-
-
-def validate(model: InstructIPT, pairs: Pairs) -> dict[str, float]:
-    """Mean PSNR in dB of the restored images of each task, in the model's present weights."""
-    return {
-        task: float(
-            np.mean(
-                [
-                    psnr(restored, clean)
-                    for restored, (_, clean) in zip(restore_pairs(model, task, of_task), of_task, strict=True)
-                ]
-            )
-        )
-        for task, of_task in pairs.items()
-    }
-
-
-@torch.inference_mode()
-def restore_pairs(model: InstructIPT, task: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """The restored image of each pair."""
-    device = next(model.parameters()).device
-    index = torch.tensor([model.task_index(task)], device=device)
-    restored = []
-    for degraded, _ in pairs:
-        batch = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous().to(device)
-        restored.append(model(batch, index)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy())
-    return restored

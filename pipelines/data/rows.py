@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from ipt.metrics import to_levels
+from ipt.pixels import to_levels
 
 CLEAN_ROW = pa.schema(
     [
@@ -61,18 +63,17 @@ def decode_image(data: bytes) -> np.ndarray:
     return decode_levels(data).astype(np.float32) / 255
 
 
-def write_rows(path: Path | BinaryIO, rows: list[dict], schema: pa.Schema, row_group_rows: int) -> None:
-    """Write rows as one Parquet file; the bytes depend on the rows alone (no date, no statistics of text)."""
-    table = pa.Table.from_pylist(rows, schema=schema)
+def write_rows(target: Path | BinaryIO, rows: Iterable[dict], schema: pa.Schema, row_group_rows: int) -> None:
+    """Write rows as one Parquet file, a row group in memory at a time.
+
+    The bytes depend on the rows alone (no date, no statistics of text).
+    """
+    rows = iter(rows)
     # PNG bytes do not compress further; dictionaries would only copy them.
-    pq.write_table(
-        table,
-        path,
-        row_group_size=row_group_rows,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-    )
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(target, schema, **options) as writer:
+        while group := list(itertools.islice(rows, row_group_rows)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -4,69 +4,61 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import ray.train
 import torch
-from ray.train.torch import get_device, prepare_model
 from torch import Tensor
 
 from ipt.diffusion.denoising import denoising_step, draw_timesteps
-from ipt.training.fit import TrainingState
-from pipelines.cluster.checkpoints import Checkpoints
-from pipelines.cluster.storage import Patience, Storage
+from pipelines.cluster.worker import WorkerSettings, start_worker
 from pipelines.common.params import Diffusion
 from pipelines.denoisers.crops import SEGMENT, read_crops
 from pipelines.denoisers.networks import denoiser_training, new_denoiser, new_scheduler
+from pipelines.training.groups import mixed_seed
 from pipelines.training.stream import Split, parts
 
 
-def diffusion_worker(config: dict) -> None:
-    """Every rank makes the same number of steps and reports."""
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    settings = Diffusion(**config["diffusion"])
-    torch.set_num_threads(int(config["threads"]))
-    torch.manual_seed(config["seed"])
-    device = get_device()
-    denoiser, scheduler = new_denoiser(settings), new_scheduler(settings)
-    network = prepare_model(denoiser)
-    network.train()
-    state = TrainingState(denoiser, denoiser_training(settings))
-    send = config["progress"].put
-    storage = Storage(config["storage"])
-    patience = Patience(storage.place, config["storage_patience"], lambda text: send({"tell": text}))
-    checkpoints = Checkpoints(state, storage, config["run"], patience)
-    checkpoints.restore()
-    if rank == 0 and state.step:
-        send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
-    split = Split(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, workers)
-    read = functools.partial(patience, read_crops, config["tiles"], settings.crop, config["seed"])
+@dataclass(frozen=True)
+class DiffusionJob:
+    """All that a worker of the stage `diffusion` needs to know."""
+
+    worker: WorkerSettings
+    settings: Diffusion
+    tiles: str  # the place of the file of clean tiles
+
+
+def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
+    """What each Ray Train worker runs, with its `job`; every rank makes the same number of steps and reports."""
+    job = config["job"]
+    settings, seed = job.settings, job.worker.seed
+    worker = start_worker(job.worker, lambda: new_denoiser(settings), lambda device: denoiser_training(settings))
+    state, rank, scheduler = worker.state, worker.rank, new_scheduler(settings)
+    split = Split(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, worker.workers)
+    read = functools.partial(worker.patience, read_crops, job.tiles, settings.crop, seed)
     min_snr = None if settings.min_snr == "none" else settings.min_snr
-    table, share = denoiser.interval_of_timestep.cpu(), split.share(rank)
+    table, share = state.model.interval_of_timestep.cpu(), split.share(rank)
     recent, started = [], time.perf_counter()
     for crops in parts(read, split, state.step, rank):
         clean = to_images(crops, settings.crop)
-        generator = torch.Generator().manual_seed(_mixed(config["seed"], state.step, rank))
+        generator = torch.Generator().manual_seed(mixed_seed(seed, state.step, rank))
         timesteps = draw_timesteps(table, share, generator)
         noise = torch.randn(clean.shape, generator=generator)
-        batch = (each.to(device) for each in (clean, timesteps, noise))
-        recent.append(denoising_step(state, network, scheduler, *batch, min_snr=min_snr).cpu())
+        batch = (each.to(worker.device) for each in (clean, timesteps, noise))
+        recent.append(denoising_step(state, worker.network, scheduler, *batch, min_snr=min_snr).cpu())
         last = state.step == settings.steps
         if state.step % settings.log_every == 0 or last:
             seconds = time.perf_counter() - started
-            row = _row(torch.stack(recent), settings.intervals, seconds, workers)
-            checkpoints.history.steps.append({"step": state.step} | row)
-            if rank == 0:
-                send({"step": state.step} | row)
+            row = _row(torch.stack(recent), settings.intervals, seconds, worker.workers)
+            worker.checkpoints.history.steps.append({"step": state.step} | row)
+            worker.log(row)
             recent, started = [], time.perf_counter()
         if state.step % settings.checkpoint_every == 0 or last:
-            checkpoints.write()
+            worker.checkpoints.write()
     if state.step < settings.steps:
         raise RuntimeError(f"training data ended after step {state.step} of {settings.steps}")
-    if checkpoints.written is None:  # continued after the last step
-        checkpoints.write()
+    worker.checkpoints.finish()
 
 
 def to_images(table: pa.Table, side: int) -> Tensor:
@@ -88,7 +80,3 @@ def _row(errors: Tensor, intervals: int, seconds: float, workers: int) -> dict[s
         | {f"loss/interval-{number}": value for number, value in enumerate(means.tolist())}
         | {"samples_per_second": workers * errors.numel() / seconds}
     )
-
-
-def _mixed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])

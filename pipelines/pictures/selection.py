@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ipt.files import replace_file
 from ipt.photos.images import ImageError, read_thumbnail
-from pipelines.common.files import replace_file
 from pipelines.common.processes import ordered_map
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.sources import Picture, SourceError

@@ -10,9 +10,9 @@ from ipt.model import InstructIPT
 from pipelines.common.params import Params
 from pipelines.common.paths import SHARDS
 from pipelines.data.pairs import load_validation
-from pipelines.scoring.safety import score_harm, score_sight
+from pipelines.scoring.real_pairs import benchmark_pairs, present
 from pipelines.scoring.scorecard import Score, Scorecard, to_score
-from pipelines.scoring.scores import benchmark_pairs, present, score_pairs
+from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 from pipelines.scoring.speed import seconds_per_megapixel
 from pipelines.understanding.held_out import score_held_out
 

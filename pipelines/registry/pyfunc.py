@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from ipt.network.checkpoint import load_model
+from ipt.model import load_model
 from ipt.photos.photo import encode_photo, read_photo
 from ipt.restoring.restore import plan_restoration, restore_tasks
 

@@ -83,35 +83,6 @@ def register_model(what: Registration) -> dict[str, Any]:
     }
 
 
-def fetch_checkpoint(uri: str, into: Path | None = None) -> Path:
-    """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, fetched if remote.
-
-    With `into`, a folder, it is copied there in any case. Raises RuntimeError where the store or the version is not
-    there. `ipt --model` finds this function by the entry point `ipt.models` of this package.
-    """
-    with tracking("the same command again"):
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=into and str(into)))
-    return checkpoint_in(folder)
-
-
-def checkpoint_in(folder: Path) -> Path:
-    """Where a registered model's folder has the checkpoint."""
-    flavor = mlflow.models.Model.load(folder).flavors["python_function"]
-    return folder / flavor["artifacts"]["checkpoint"]["path"]
-
-
-def current_version(uri: str) -> str:
-    """`models:/NAME@ALIAS` as `models:/NAME/VERSION` of the version that the alias names now.
-
-    Another URI comes back as it is. Raises RuntimeError where the store, the model or the alias is not there.
-    """
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not at:
-        return uri
-    with tracking("the same command again") as client:
-        return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
-
-
 def signature() -> mlflow.models.ModelSignature:
     """An encoded image with a task or an instruction in; the restored image, what was done and why, or an error out."""
     schema = mlflow.types.Schema

@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipelines.common.params import PREVIOUS
-from pipelines.registry.registration import checkpoint_in
+from pipelines.registry.fetch import checkpoint_in
 from pipelines.tracking.store import TrackingError, experiment_id, tracking
 
 MOVE = "promote.move"  # tag of the registered model while its aliases move: "OLD>NEW"

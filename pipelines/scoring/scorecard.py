@@ -26,7 +26,7 @@ class Scorecard:
     tasks: dict[str, Score]  # held-out tiles
     benchmarks: dict[str, Score]
     instructions: dict[str, dict[str, float]]  # list of sentences -> kind -> share understood
-    harm: dict[str, dict[str, float]]  # of pipelines.scoring.safety.score_harm
+    harm: dict[str, dict[str, float]]  # of pipelines.scoring.scores.score_harm
     megabytes: float  # of the checkpoint
     seconds_per_megapixel: float
 

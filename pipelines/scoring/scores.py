@@ -1,31 +1,33 @@
-"""PSNR and SSIM of models on pairs of images: held-out tiles or benchmark folders.
+"""How good a model is on pairs of images, and what it does where it should do little.
 
-RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
+PSNR and SSIM on RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images. Harm is what happens to
+clean pictures and to damage that is another task's; sight, whether the model sees by itself which is which.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
-from ipt.metrics import psnr, ssim, to_levels
+from ipt.metrics import psnr, ssim
 from ipt.model import InstructIPT
-from ipt.photos.images import read_image
-from ipt.pixels import to_unit
-from ipt.restoring.restore import restore_image
-from pipelines.common.params import Benchmark
+from ipt.network.config import CLEAN
+from ipt.network.task_network import TaskNetwork
+from ipt.restoring.restore import restore_image, restore_tasks
+from ipt.understanding.estimator import estimate
+from pipelines.data.pairs import Pairs
+
+FEW = 16  # images a task: every one goes through every task
 
 
-def score_pairs(models: dict[str, InstructIPT], task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
+def score_pairs(models: dict[str, TaskNetwork], task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
     """Mean PSNR (dB) and SSIM of the degraded images and of each model's restored ones."""
     values: dict[str, list[tuple[float, float]]] = {output: [] for output in ("degraded", *models)}
     for degraded, clean in pairs:
         values["degraded"].append((psnr(degraded, clean), ssim(degraded, clean)))
         for name, model in models.items():
-            restored = restore_image(model, degraded, task=task)
+            restored = restore_tasks(model, degraded, [task])
             values[name].append((psnr(restored, clean), ssim(restored, clean)))
     means = {output: np.mean(rows, axis=0) for output, rows in values.items()}
     return {
@@ -37,36 +39,26 @@ def score_pairs(models: dict[str, InstructIPT], task: str, pairs: Iterable[tuple
     }
 
 
-def present(benchmarks: Iterable[Benchmark], teller: str) -> list[Benchmark]:
-    """The benchmarks whose folder is there; of an absent one `teller` says so."""
-    there = []
-    for benchmark in benchmarks:
-        if (Path(benchmark.path) / "clean").is_dir():
-            there.append(benchmark)
-        else:
-            print(f"{teller}: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there", flush=True)
-    return there
+def score_harm(model: InstructIPT, pairs: Pairs) -> dict[str, dict[str, float]]:
+    """By task that restores: `clean`, the mean change of clean images in grey levels, and for the damage of each task
+    (by the task's name) the gain in PSNR (dB); the row `blind` is for the model left to itself."""
+    rows = {}
+    for task in (*model.config.tasks, None):
+        clean = [image for of_task in pairs.values() for _, image in of_task[: FEW // 4]]
+        row = {
+            "clean": np.mean([np.abs(restore_image(model, image, task=task) - image).mean() for image in clean]) * 255
+        }
+        for damaged, of_task in pairs.items():
+            row[damaged] = np.mean([psnr(restore_image(model, d, task=task), c) - psnr(d, c) for d, c in of_task[:FEW]])
+        rows[task or "blind"] = {name: round(float(value), 2) for name, value in row.items()}
+    return rows
 
 
-def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
-
-    The noise of an image depends on (seed, benchmark, file name) and is clipped and rounded to 8 bit.
-    Raises FileNotFoundError or ValueError where files are missing or sizes differ.
-    """
-    folder = Path(benchmark.path)
-    files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
-    if not files:
-        raise FileNotFoundError(f"{folder / 'clean'}: expected images of benchmark {benchmark.name}, found none")
-    for path in files:
-        clean = read_image(path)
-        if benchmark.sigma is not None:
-            noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
-                0, benchmark.sigma / 255, clean.shape
-            )
-            yield to_unit(to_levels(clean + noise)), clean
-            continue
-        degraded = read_image(folder / "degraded" / path.name)
-        if degraded.shape != clean.shape:
-            raise ValueError(f"{folder / 'degraded' / path.name}: expected {clean.shape}, got {degraded.shape}")
-        yield degraded, clean
+def score_sight(model: InstructIPT, task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Share of the pairs whose degraded image is taken for the task's, and whose clean image is taken for clean."""
+    names = (*model.config.tasks, CLEAN)
+    seen = [[names[int(estimate(model.estimator, image).argmax())] for image in pair] for pair in pairs]
+    return {
+        "degraded": round(float(np.mean([degraded == task for degraded, _ in seen])), 4),
+        "clean": round(float(np.mean([clean == CLEAN for _, clean in seen])), 4),
+    }

@@ -8,21 +8,21 @@ import time
 import numpy as np
 import torch
 
-from ipt.model import InstructIPT
-from ipt.restoring.restore import restore_image
+from ipt.network.task_network import TaskNetwork
+from ipt.restoring.restore import restore_tasks
 
 SIDE = 512  # pixels, of the picture that is restored
 TURNS = 3
 
 
-def seconds_per_megapixel(models: dict[str, InstructIPT]) -> dict[str, float]:
+def seconds_per_megapixel(models: dict[str, TaskNetwork]) -> dict[str, float]:
     """The shortest of TURNS restorations of a SIDE x SIDE picture by each model, in turn, in seconds per megapixel."""
     picture = np.random.default_rng(0).random((SIDE, SIDE, 3), np.float32)
     shortest = dict.fromkeys(models, float("inf"))
     for _ in range(TURNS):
         for name, model in models.items():
             started = time.perf_counter()
-            restore_image(model, picture, task=model.config.tasks[0])
+            restore_tasks(model, picture, model.config.tasks[:1])
             shortest[name] = min(shortest[name], time.perf_counter() - started)
     return {name: seconds / (SIDE**2 / 1e6) for name, seconds in shortest.items()}
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from ipt.model import InstructIPT
-from ipt.network.checkpoint import load_model
-from pipelines.registry.registration import current_version, fetch_checkpoint
+from ipt.model import InstructIPT, load_model
+from pipelines.registry.fetch import current_version
 
 REGISTERED = "models:/"
 CANNOT_LOAD = (ValueError, RuntimeError, OSError)  # the store is away, the version is damaged
@@ -42,11 +39,8 @@ def load(uri: str, device: str, threads: int) -> Loaded:
 
     Raises ValueError for a folder or version that is no model, RuntimeError where the registry has none.
     """
-    if not uri.startswith(REGISTERED):
-        return Loaded(load_model(uri, device), uri, threads)
-    version = current_version(uri)
-    with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
-        return Loaded(load_model(fetch_checkpoint(version, Path(folder)), device), version, threads)
+    version = current_version(uri) if uri.startswith(REGISTERED) else uri
+    return Loaded(load_model(version, device), version, threads)
 
 
 class Watcher:

@@ -12,23 +12,15 @@ import pyarrow as pa
 import torch
 
 from ipt.training.fit import Batch
+from pipelines.common.params import Ingest, Params
 from pipelines.data.drawings import draw
 from pipelines.data.rows import decode_levels
 from pipelines.data.shards import damaged
 from pipelines.training.crops import PairCrop
-from pipelines.training.groups import mixed_seed
+from pipelines.training.groups import Mix, mixed_seed, read_groups
 
 
-def training_batches(
-    groups: Iterable[pa.Table],
-    index: Sequence[int],
-    crop: int,
-    seed: int,
-    *,
-    left_alone: float,
-    threads: int,
-    prefetch: int,
-) -> Iterator[Batch]:
+def training_batches(groups: Iterable[pa.Table], index: Sequence[int], settings: Ingest, seed: int) -> Iterator[Batch]:
     """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
 
     The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place). A share
@@ -40,23 +32,36 @@ def training_batches(
     def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
         """A sample's crops, (2, crop, crop, 3) uint8; no bytes stand for a drawing."""
         if not degraded:
-            return np.stack([draw(np.random.default_rng(sample_seed), crop)] * 2)
+            return np.stack([draw(np.random.default_rng(sample_seed), settings.crop)] * 2)
         if not hasattr(local, "pair_crop"):
-            local.pair_crop = PairCrop(crop)
+            local.pair_crop = PairCrop(settings.crop)
         try:
             pair = decode_levels(degraded), decode_levels(clean)
         except ValueError as error:
             raise damaged(origin, error) from error
         return np.stack(local.pair_crop(*pair, sample_seed))
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool:
         pending: deque[list[tuple[int, Future]]] = deque()
         for table in groups:
-            pending.append(_submit(pool, load, table, index, seed, left_alone))
-            if len(pending) > prefetch:
+            pending.append(_submit(pool, load, table, index, seed, settings.left_alone))
+            if len(pending) > settings.prefetch_steps:
                 yield _assemble(pending.popleft())
         while pending:
             yield _assemble(pending.popleft())
+
+
+def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:
+    """The stream's batches of `steps` steps from `first_step` on, for one process that trains alone."""
+    per_step = params.train.groups_per_step
+    first, last = first_step * per_step, (first_step + steps) * per_step
+    segment = max(params.ray.groups_per_read // per_step, 1) * per_step
+    tables = (
+        read.slice(offset, per_step)
+        for read in (read_groups(mix, start, min(start + segment, last)) for start in range(first, last, segment))
+        for offset in range(0, len(read), per_step)
+    )
+    return training_batches(tables, mix.index, params.ingest, params.seed)
 
 
 def _submit(

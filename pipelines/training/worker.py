@@ -5,115 +5,117 @@ A module of its own, because Ray must be able to import it in other processes (t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import resource
 import sys
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import ray.train
 import torch
-from ray.train.torch import get_device, prepare_model
 
-from ipt.model import InstructIPT
 from ipt.network.config import ModelConfig
-from ipt.training.fit import StepReport, TrainingSettings, TrainingState, fit, uses_bf16
-from pipelines.cluster.checkpoints import Checkpoints
-from pipelines.cluster.storage import Patience, Storage
-from pipelines.data.pairs import read_pairs, validate
+from ipt.network.task_network import TaskNetwork
+from ipt.training.fit import StepReport, TrainingSettings, fit, uses_bf16
+from pipelines.cluster.worker import Worker, WorkerSettings, start_worker
+from pipelines.common.params import Ingest
+from pipelines.data.pairs import read_pairs
+from pipelines.data.shards import RowGroup
 from pipelines.training.batches import training_batches
-from pipelines.training.groups import read_groups
+from pipelines.training.groups import Mix, read_groups
 from pipelines.training.stream import Split, parts
+from pipelines.training.validation import validate
 
 
-def train_worker(config: dict) -> None:
-    """What each Ray Train worker runs; every rank makes the same number of steps and reports."""
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(int(config["threads"]))
-    torch.manual_seed(config["seed"])
-    device = get_device()
-    bf16 = uses_bf16(config["precision"], device)
-    model = InstructIPT(ModelConfig.from_dict(config["model"]))
-    network = prepare_model(model)
-    settings = TrainingSettings(**config["settings"] | {"bf16": bf16})
-    state = TrainingState(model, settings)
-    send = config["progress"].put
-    storage = Storage(config["storage"])
-    patience = Patience(storage.place, config["storage_patience"], lambda text: send({"tell": text}))
-    checkpoints = Checkpoints(state, storage, config["run"], patience)
-    checkpoints.restore()
-    if rank == 0 and state.step:
-        send({"tell": f"continues from step {state.step} of {settings.steps}, workers: {workers}"})
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a worker of the stage `train` needs to know."""
+
+    worker: WorkerSettings
+    model: ModelConfig
+    training: TrainingSettings  # whose bf16 each worker decides for its device
+    precision: str
+    mix: Mix
+    groups_per_step: int
+    groups_per_read: int
+    ingest: Ingest
+    log_every: int
+    validate_every: int
+    checkpoint_every: int
+    validation: dict[str, list[tuple[RowGroup, int]]]  # rows of each task
+
+
+def train_worker(config: dict[str, TrainingJob]) -> None:
+    """What each Ray Train worker runs, with its `job`; every rank makes the same number of steps and reports."""
+    job = config["job"]
+
+    def training(device: torch.device) -> TrainingSettings:
+        return dataclasses.replace(job.training, bf16=uses_bf16(job.precision, device))
+
+    worker = start_worker(job.worker, lambda: TaskNetwork(job.model), training)
     split = Split(
-        steps=settings.steps,
-        items_per_step=config["groups_per_step"],
-        interval=config["checkpoint_every"],
-        segment=config["groups_per_read"],
-        workers=workers,
+        steps=job.training.steps,
+        items_per_step=job.groups_per_step,
+        interval=job.checkpoint_every,
+        segment=job.groups_per_read,
+        workers=worker.workers,
     )
+    part = split.weight(worker.rank)
+    read = functools.partial(worker.patience, read_groups, job.mix)
     batches = training_batches(
-        parts(functools.partial(patience, read_groups, config["mix"]), split, state.step, rank),
-        config["mix"].index,
-        config["ingest"]["crop"],
-        config["seed"],
-        left_alone=config["ingest"]["left_alone"],
-        threads=config["ingest"]["decode_threads"],
-        prefetch=config["ingest"]["prefetch_steps"],
+        parts(read, split, worker.state.step, worker.rank), job.mix.index, job.ingest, job.worker.seed
     )
-    reporter = _Reporter(config, checkpoints, rank, split.weight(rank), send)
-    conflict_every = config["validate_every"]
-    fit(state, batches, network=network, on_step=reporter, conflict_every=conflict_every, part=split.weight(rank))
-    if checkpoints.written != state.step:  # continued after the last step: nothing was reported in this life
-        checkpoints.write()
+    fit(
+        worker.state,
+        batches,
+        network=worker.network,
+        on_step=_Reporter(job, worker, part),
+        conflict_every=job.validate_every,
+        part=part,
+    )
+    worker.checkpoints.finish()
 
 
 class _Reporter:
     """Called after each step: logs, validates and checkpoints at the intervals of the params."""
 
-    def __init__(
-        self, config: dict, checkpoints: Checkpoints, rank: int, part: float, send: Callable[[dict[str, Any]], None]
-    ) -> None:
-        self.config, self.checkpoints, self.rank, self.part, self.send = config, checkpoints, rank, part, send
-        self.state = checkpoints.state
+    def __init__(self, job: TrainingJob, worker: Worker, part: float) -> None:
+        self.job, self.worker, self.part = job, worker, part
         self.recent: list[StepReport] = []
         self.begun = False
-        rows = config["validation"] if rank == 0 else {}
-        self.validation = {task: checkpoints.patience(read_pairs, each) for task, each in rows.items()}
+        rows = job.validation if worker.rank == 0 else {}
+        self.validation = {task: worker.patience(read_pairs, each) for task, each in rows.items()}
 
     def __call__(self, report: StepReport) -> None:
-        if self.rank == 0 and not self.begun:
+        worker, job = self.worker, self.job
+        first = worker.rank == 0
+        if first and not self.begun:
             self.begun = True
-            before = self.checkpoints.begin(report.step - 1, report.step_seconds - report.wait_seconds)
-            workers = ray.train.get_context().get_world_size()
-            self.send({"step": report.step, "restarts": before, "workers": workers})
+            before = worker.checkpoints.begin(report.step - 1, report.step_seconds - report.wait_seconds)
+            worker.log({"restarts": before, "workers": worker.workers})
         self.recent.append(report)
-        last = report.step == self.state.settings.steps
-        if report.step % self.config["log_every"] == 0 or last:
+        last = report.step == job.training.steps
+        if report.step % job.log_every == 0 or last:
             self.log()
-        if (report.step % self.config["validate_every"] == 0 or last) and self.rank == 0:
-            scores = validate(self.state.ema.module, self.validation)
-            self.checkpoints.history.validations.append({"step": report.step} | scores)
-            self._send({f"val_psnr/{task}": score for task, score in scores.items()})
-        if report.step % self.config["checkpoint_every"] == 0 or last:
-            self.checkpoints.write()
+        if first and (report.step % job.validate_every == 0 or last):
+            scores = validate(worker.state.ema.module, self.validation)
+            worker.checkpoints.history.validations.append({"step": report.step} | scores)
+            worker.log({f"val_psnr/{task}": score for task, score in scores.items()})
+        if report.step % job.checkpoint_every == 0 or last:
+            worker.checkpoints.write()
 
     def log(self) -> None:
         """Average the steps since the last call over all workers and note the row."""
-        reports, tasks = self.recent, self.state.model.config.tasks
+        reports, worker = self.recent, self.worker
         means = torch.tensor([[r.loss, *r.task_loss, r.gradient_norm] for r in reports], dtype=torch.float64).mean(0)
         means[:-1] *= self.part  # the norm is that of all workers' mean gradient
-        own = torch.tensor(
-            [sum(getattr(r, name) for r in reports) for name in ("samples", "step_seconds", "wait_seconds")]
-            + [memory_gib()],
-            dtype=torch.float64,
-        )
-        table = gathered(torch.cat([means, own]), next(self.state.model.parameters()).device)
+        sums = [sum(getattr(r, name) for r in reports) for name in ("samples", "step_seconds", "wait_seconds")]
+        own = torch.tensor([*sums, memory_gib()], dtype=torch.float64)
+        table = gathered(torch.cat([means, own]), worker.device)
         loss, *task_loss, norm = table[:, : len(means)].mean(0).tolist()
         samples, seconds, wait, memory = table[:, len(means) :].T
         values = (
             {"loss": loss}
-            | {f"loss/{task}": value for task, value in zip(tasks, task_loss, strict=True)}
+            | {f"loss/{task}": value for task, value in zip(self.job.model.tasks, task_loss, strict=True)}
             | {
                 "gradient_norm": norm,
                 "learning_rate": reports[-1].learning_rate,
@@ -126,18 +128,14 @@ class _Reporter:
         if conflicts:  # of this worker's batches
             values["gradient_conflict"] = sum(conflicts) / len(conflicts)
         self.recent.clear()
-        self.checkpoints.history.steps.append({"step": self.state.step} | values)
+        worker.checkpoints.history.steps.append({"step": worker.state.step} | values)
         columns = {"samples_per_second": samples / seconds, "wait_share": wait / seconds, "memory_gib": memory}
         by_worker = {
-            f"worker-{worker}/{name}": value
+            f"worker-{number}/{name}": value
             for name, column in columns.items()
-            for worker, value in enumerate(column.tolist())
+            for number, value in enumerate(column.tolist())
         }
-        self._send(values | by_worker)
-
-    def _send(self, values: dict[str, float]) -> None:
-        if self.rank == 0:
-            self.send({"step": self.state.step} | values)
+        worker.log(values | by_worker)
 
 
 def gathered(row: torch.Tensor, device: torch.device) -> torch.Tensor:

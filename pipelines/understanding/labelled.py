@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from degradations.recipe import degrade
-from ipt.metrics import psnr, to_levels
+from ipt.metrics import psnr
+from ipt.pixels import to_levels
 from pipelines.data.drawings import draw
 from pipelines.data.rows import decode_image
 

@@ -18,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ipt import cli, save_model
+from ipt import model as ipt_model
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.photos.photo import read_photo
@@ -256,7 +257,7 @@ NOWHERE = "--model nowhere: no such folder; `make repro` makes models/compressed
             ["in", "-o", "out", "--model", "in"],
             "in: expected a checkpoint folder with config.json and ",
         ),
-        (["in", "-o", "out", "--model", "https://a/b"], "--model https://a/b: nothing installed here reads https:/ ("),
+        (["in", "-o", "out", "--model", "https://a/b"], "https://a/b: nothing installed here reads https:/ ("),
         (["gone.jpg", "-o", "out"], "gone.jpg: no such file or folder"),
         (["in/*.tif", "-o", "out"], "in/*.tif: no such file or folder"),
         (["in", "more", "-o", "out"], "out/a.png: both in/a.png and more/a.png would be written there; restore them"),
@@ -308,7 +309,7 @@ def test_a_gpu_that_is_not_there_is_told(ipt):
     )
 
 
-def fetch(uri):
+def fetch(uri, into):
     """Stands for what an installed package registers under ipt.models."""
     if uri != "models:/ipt@best":
         raise RuntimeError(f"store: no {uri}\nWhen it is back: try again")
@@ -318,14 +319,14 @@ def fetch(uri):
 def test_a_model_of_a_registry_is_fetched_by_whoever_knows_its_scheme(ipt, monkeypatch):
     monkeypatch.setitem(sys.modules, "known_fetchers", SimpleNamespace(fetch=fetch))
     known = EntryPoints([EntryPoint("models", "known_fetchers:fetch", "ipt.models")])
-    monkeypatch.setattr(cli, "entry_points", lambda **wanted: known.select(**wanted))
+    monkeypatch.setattr(ipt_model, "entry_points", lambda **wanted: known.select(**wanted))
     photograph("a.png")
     assert ipt("restore", "a.png", "-o", "out", "--model", "models:/ipt@best").exit_code == 0
     assert tree("out") == ["a.png"]
     result = ipt("restore", "a.png", "-o", "out", "--model", "models:/other@best")
     assert (result.exit_code, result.stderr) == (2, "ipt: store: no models:/other@best When it is back: try again\n")
     result = ipt("restore", "a.png", "-o", "out", "--model", "s3://bucket/model")
-    assert result.stderr == "ipt: --model s3://bucket/model: nothing installed here reads s3:/ (known: models:/)\n"
+    assert result.stderr == "ipt: s3://bucket/model: nothing installed here reads s3:/ (known: models:/)\n"
 
 
 def test_an_interruption_says_that_the_same_command_does_the_rest(ipt, monkeypatch):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ipt.metrics import psnr, ssim, to_levels
+from ipt.metrics import psnr, ssim
+from ipt.pixels import to_levels
 
 
 @pytest.fixture(params=[(11, 11), (32, 17)])

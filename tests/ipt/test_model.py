@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ipt.model import InstructIPT, with_new_task
-from ipt.network.checkpoint import load_model, save_model
+from ipt.model import InstructIPT, load_model, with_new_task
+from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
 
 

@@ -12,11 +12,13 @@ import torch
 
 from ipt.metrics import psnr
 from pipelines import analyze as stage
-from pipelines.analyze import analyze, group_batches, main, psnr_meter
+from pipelines.analyze import analyze, main
 from pipelines.common.params import Modulation, load_params
 from pipelines.data.pairs import load_pairs
+from pipelines.training.batches import group_batches
 from pipelines.training.choice import read_choice
 from pipelines.training.groups import open_mix
+from pipelines.training.psnr_meter import psnr_meter
 
 REAL = Path(__file__).parents[2] / "params.yaml"
 TASKS = ("denoise", "derain", "deblur")

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from ipt.metrics import psnr, to_levels
+from ipt.metrics import psnr
 from ipt.model import InstructIPT
+from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
 from pipelines.common.params import Benchmark
-from pipelines.data.pairs import load_validation, validate
+from pipelines.data.pairs import load_validation
 from pipelines.data.rows import encode_image
 from pipelines.evaluate import (
     draw_comparison,
@@ -19,6 +20,7 @@ from pipelines.evaluate import (
     print_table,
     write_pictures,
 )
+from pipelines.training.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_each_model_scores_its_own_restored_images(models, pairs):
 
 def test_a_benchmark_that_is_absent_is_said_so_and_left_out(models, benchmark, tmp_path, capsys):
     absent = Benchmark("absent", str(tmp_path / "nowhere"), "derain", None)
-    scores = evaluate_benchmarks([absent, benchmark], models, 0)
+    scores = evaluate_benchmarks([absent, benchmark], models, models["compressed"], 0)
     assert list(scores) == ["pairs"]
     assert scores["pairs"]["task"] == "derain"
     assert scores["pairs"]["images"] == 3

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mlflow.artifacts import download_artifacts
 from PIL import Image
 
 from ipt import load_model, restore_image, save_model
@@ -28,7 +29,7 @@ from pipelines.promote import copy, main, promote, roll_back
 from pipelines.promotion.gate import LACKS
 from pipelines.promotion.measure import measure
 from pipelines.registry.card import MEASURED
-from pipelines.registry.registration import fetch_checkpoint
+from pipelines.registry.fetch import checkpoint_in
 from pipelines.registry.versions import MOVE, WEIGHTS, Registered, registered
 from pipelines.tracking.store import tracking
 
@@ -248,7 +249,7 @@ def test_a_champion_that_cannot_be_loaded_stops_it(params, registry):
     registry(5.0)
     promote(params, None, dry_run=False)
     registry(10.0)
-    weights = fetch_checkpoint(f"models:/{NAME}/1") / "model.safetensors"
+    weights = checkpoint_in(Path(download_artifacts(f"models:/{NAME}/1"))) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"^the champion, version 1, cannot be loaded, .*--rollback"):
         promote(params, None, dry_run=False)
@@ -347,7 +348,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     assert "version 2 was there already as version 1" in capsys.readouterr().out
     copy(params, 1, other)
     here, text = version(2), artifact(2, "promotion/version_2/table.md")
-    weights = load_model(fetch_checkpoint(f"models:/{NAME}/2")).state_dict()
+    weights = load_model(f"models:/{NAME}/2").state_dict()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     with tracking("test") as client:
         assert int(client.get_model_version_by_alias(NAME, CANDIDATE).version) == 2
@@ -356,7 +357,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     assert there.description == here.description
     assert there.tags == here.tags | {WEIGHTS: there.tags[WEIGHTS], "copied_from": f"{NAME} version 2"}
     assert artifact(1, "promotion/version_2/table.md") == text
-    copied = load_model(fetch_checkpoint(f"models:/{NAME}/1")).state_dict()
+    copied = load_model(f"models:/{NAME}/1").state_dict()
     assert all(torch.equal(copied[name], value) for name, value in weights.items())
     assert promote(params, 1, dry_run=False)  # the gate of the other registry
     assert aliases() == {CHAMPION: 1}
@@ -401,7 +402,7 @@ def test_a_service_follows_what_is_promoted_and_rolled_back_and_fails_nobody(par
     answers, stop = [], threading.Event()
 
     def pixels_of(number: int) -> np.ndarray:
-        return restore_image(load_model(fetch_checkpoint(f"models:/{NAME}/{number}")), levels, task="derain")
+        return restore_image(load_model(f"models:/{NAME}/{number}"), levels, task="derain")
 
     def wait_for(number: int) -> None:
         """Until an answer came from that version."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ipt.network.checkpoint import load_weights
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
+from ipt.weights import load_weights
 from pipelines import understand as stage
 from pipelines.common.params import load_params
 from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ipt.network.checkpoint import CheckpointError, load_model, load_weights, save_model, save_weights
+from ipt.model import load_model
+from ipt.network.checkpoint import save_model
+from ipt.weights import CheckpointError, load_weights, save_weights
 
 ODD = (
     {},

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.common.files import replace_file, replace_folder, write_json
+from ipt.files import replace_file
+from pipelines.common.files import replace_folder, write_json
 
 
 @pytest.fixture

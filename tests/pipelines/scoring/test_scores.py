@@ -7,8 +7,10 @@ import pytest
 from ipt.metrics import psnr, ssim
 from ipt.model import InstructIPT
 from pipelines.common.params import Benchmark
-from pipelines.data.pairs import load_validation, validate
-from pipelines.scoring.scores import benchmark_pairs, score_pairs
+from pipelines.data.pairs import load_validation
+from pipelines.scoring.real_pairs import benchmark_pairs
+from pipelines.scoring.scores import score_pairs
+from pipelines.training.validation import validate
 
 
 @pytest.fixture(scope="module")

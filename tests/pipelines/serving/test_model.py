@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipt import save_model
-from ipt.model import InstructIPT
+from ipt.model import InstructIPT, load_model
 from ipt.restoring.restore import restore_tasks
 from pipelines.serving import model as serve_model
 from pipelines.serving.model import Watcher
@@ -23,7 +23,7 @@ def store(make_config, fill_parameters, tmp_path, monkeypatch):
         return named["version"]
 
     monkeypatch.setattr(serve_model, "current_version", version)
-    monkeypatch.setattr(serve_model, "fetch_checkpoint", lambda uri, into: tmp_path / uri)
+    monkeypatch.setattr(serve_model, "load_model", lambda name, device: load_model(tmp_path / name, device))
     return named
 
 

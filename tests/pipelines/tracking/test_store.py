@@ -9,9 +9,9 @@ import pytest
 from mlflow.entities import Metric
 
 from pipelines.common.params import load_params
+from pipelines.tracking.live_run import LiveRun
 from pipelines.tracking.store import (
     RUN_KEY,
-    LiveRun,
     TrackingError,
     experiment_id,
     git_commit,
@@ -124,7 +124,7 @@ def test_a_server_that_is_away_costs_a_message_and_little_time(monkeypatch, caps
 
 
 def test_values_that_could_not_be_logged_are_logged_when_the_store_is_back(store, monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.tracking.store.RETRY", 0)
+    monkeypatch.setattr("pipelines.tracking.live_run.RETRY", 0)
     with LiveRun(PARAMS, "train-a") as live:
         live.log(1, {"loss": 1.0})
         monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)

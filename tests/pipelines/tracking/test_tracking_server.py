@@ -28,7 +28,8 @@ from pipelines.common.params import load_params
 from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
 from pipelines.registry import registration as registry
 from pipelines.registry.registration import Registration, register_model
-from pipelines.tracking.store import LiveRun, log_missing, tracking
+from pipelines.tracking.live_run import LiveRun
+from pipelines.tracking.store import log_missing, tracking
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +89,7 @@ def curve(run_id: str) -> list[tuple[int, float]]:
 
 
 def test_a_server_killed_and_restarted_in_the_middle_of_a_run_loses_nothing(server, monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.tracking.store.RETRY", 0)
+    monkeypatch.setattr("pipelines.tracking.live_run.RETRY", 0)
     with LiveRun(PARAMS, "train-a") as live:
         live.log(1, {"loss": 1.0})
         server.kill()

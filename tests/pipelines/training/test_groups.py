@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipelines.common.params import Ingest
 from pipelines.data.rows import CLEAN_ROW, SHARD_ROW, decode_levels, write_rows
 from pipelines.data.shards import ShardError
 from pipelines.training.batches import training_batches
@@ -30,7 +31,7 @@ def tables(mix, first, last, size=4):
 
 def batches(mix, first=0, last=12, seed=0, size=4, left_alone=0.0, threads=2, prefetch=2):
     stream = tables(mix, first, last, size)
-    return list(training_batches(stream, mix.index, 8, seed, left_alone=left_alone, threads=threads, prefetch=prefetch))
+    return list(training_batches(stream, mix.index, Ingest(8, left_alone, threads, prefetch), seed))
 
 
 def test_only_listed_tasks_are_opened_in_their_order(shards, task_table, tmp_path):

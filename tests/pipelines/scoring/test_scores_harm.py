@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ipt.metrics import psnr
-from pipelines.scoring.safety import FEW, score_harm, score_sight
+from pipelines.scoring.scores import FEW, score_harm, score_sight
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import torch
 
-from ipt.network.state import misfits
+from ipt.weights import misfits
 
 
 def test_what_fits_has_no_problem():

@@ -1,0 +1,46 @@
+"""The only reader and writer of weights: safetensors, nothing pickled; knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Size, Tensor, nn
+
+NAMED = 5  # problems that a message names
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says what is wrong with it."""
+
+
+def save_weights(network: nn.Module, path: Path, *, half: tuple[str, ...] = ()) -> None:
+    """Write the state of any network as safetensors; tensors whose last name is in `half` in half precision."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file({name: value.half() if name.endswith(half) else value for name, value in weights.items()}, path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over or of another shape."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
+    if problems := misfits({name: value.shape for name, value in network.state_dict().items()}, weights):
+        raise CheckpointError(f"{path}: weights do not fit the config: {problems}")
+    network.load_state_dict(weights)
+
+
+def misfits(expected: Mapping[str, Size], given: Mapping[str, Tensor]) -> str:
+    """What is missing, unexpected or of another shape, the first few by name; empty where all fits."""
+    problems = [f"missing {name}" for name in expected if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in expected]
+    problems += [
+        f"{name}: expected shape {tuple(expected[name])}, got {tuple(value.shape)}"
+        for name, value in given.items()
+        if name in expected and value.shape != expected[name]
+    ]
+    more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    return "; ".join(problems[:NAMED]) + more

@@ -1,0 +1,48 @@
+"""Pairs of degraded and clean images that somebody photographed: folders that are measured on, never trained on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ipt.photos.images import read_image
+from ipt.pixels import to_levels, to_unit
+from pipelines.common.params import Benchmark
+
+
+def present(benchmarks: Iterable[Benchmark], teller: str) -> list[Benchmark]:
+    """The benchmarks whose folder is there; of an absent one `teller` says so."""
+    there = []
+    for benchmark in benchmarks:
+        if (Path(benchmark.path) / "clean").is_dir():
+            there.append(benchmark)
+        else:
+            print(f"{teller}: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there", flush=True)
+    return there
+
+
+def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
+
+    The noise of an image depends on (seed, benchmark, file name) and is clipped and rounded to 8 bit.
+    Raises FileNotFoundError or ValueError where files are missing or sizes differ.
+    """
+    folder = Path(benchmark.path)
+    files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"{folder / 'clean'}: expected images of benchmark {benchmark.name}, found none")
+    for path in files:
+        clean = read_image(path)
+        if benchmark.sigma is not None:
+            noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
+                0, benchmark.sigma / 255, clean.shape
+            )
+            yield to_unit(to_levels(clean + noise)), clean
+            continue
+        degraded = read_image(folder / "degraded" / path.name)
+        if degraded.shape != clean.shape:
+            raise ValueError(f"{folder / 'degraded' / path.name}: expected {clean.shape}, got {degraded.shape}")
+        yield degraded, clean
