@@ -1,6 +1,6 @@
 """params.yaml as frozen dataclasses: strict, typed, without defaults. The only reader of that file.
 
-Types and ranges stand in the annotations. They are checked where the file is
+Types and ranges stand in the annotations; after a change of them, `make schema`. They are checked where the file is
 read, not where code makes such a dataclass.
 """
 

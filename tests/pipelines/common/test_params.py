@@ -4,16 +4,20 @@ import copy
 import dataclasses
 import datetime
 import io
+import json
 import pickle
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
 from pipelines.common.params import Benchmark, Builtin, Modulation, ParamsError, load_params
+from pipelines.common.params_schema import params_schema
 
 REAL = Path(__file__).parents[3] / "params.yaml"
+SCHEMA = REAL.with_name("params.schema.json")
 
 
 def tree() -> dict:
@@ -338,3 +342,34 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError, match=f"^params.yaml: no such file in {tmp_path}; run from the top"):
         load_params()
+
+
+def test_the_schema_in_the_repository_is_that_of_the_code():
+    assert SCHEMA.read_text() == params_schema(), "run `make schema`"
+    assert REAL.read_text().startswith(f"# yaml-language-server: $schema={SCHEMA.name}\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("train.step", 1),
+        ("trian", {}),
+        ("train.steps", "800"),
+        ("train.steps", 0),
+        ("ray.workers", [1, 2, 3]),
+        ("modulation.layers", []),
+        ("tasks.derain.share", 0),
+    ],
+)
+def test_an_editor_with_the_schema_sees_the_same_mistakes(place, value):
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    schema.check_schema(schema.schema)
+    assert schema.is_valid(tree())
+    assert not schema.is_valid(changed(place, value))
+
+
+def test_the_schema_describes_every_block():
+    schema = json.loads(SCHEMA.read_text())
+    assert all(block["description"].endswith(".") for block in (schema, *schema["$defs"].values()))
+    assert list(schema["properties"]) == list(tree())
+    assert schema["$defs"]["Task"]["properties"]["weight"]["description"] == "Of its part in the loss."
