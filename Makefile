@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup repro diffusion test test-slow lint ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,6 +25,9 @@ test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow an
 lint: $(INSTALLED)  ## ruff check and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+schema: $(INSTALLED)  ## params.schema.json anew, after a change of pipelines/common/params.py: what editors know of params.yaml
+	@$(BIN)/python -m pipelines.common.params_schema
 
 ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://127.0.0.1:5000
 	@$(BIN)/python -m pipelines.ui

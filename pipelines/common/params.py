@@ -1,81 +1,55 @@
-"""params.yaml as frozen dataclasses: strict, typed, without defaults. The only reader of that file."""
+"""params.yaml as frozen dataclasses: strict, typed, without defaults. The only reader of that file.
+
+Types and ranges stand in the annotations; after a change of them, `make schema`. They are checked where the file is
+read, not where code makes such a dataclass.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import operator
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pipelines.common.typed_yaml import ParamsError, load_yaml, unknown
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from pipelines.common.params_errors import lines, problems
+from pipelines.common.params_rules import PREVIOUS as PREVIOUS
+from pipelines.common.params_rules import broken_rules
+from pipelines.common.plain_yaml import read_plain
 
 PARAMS_FILE = Path("params.yaml")
 
-# Rules that a type cannot state, by block.
-ABOVE_ZERO = {
-    "prepare": "tile stride row_group_rows",
-    "synthesize": "variants tiles_per_shard row_group_rows",
-    "ingest": "crop decode_threads prefetch_steps",
-    "understand": "sentence_steps sentences_per_step learning_rate clean_tiles tiles tile_steps visible",
-    "analyze": "common_steps bias_steps learning_rate tiles",
-    "train": "steps groups_per_step learning_rate bias_learning_rate clip_norm log_every validate_every "
-    "validate_tiles checkpoint_every",
-    "evaluate": "tiles",
-    "promote": "megabytes seconds_per_megapixel",
-    "diffusion": "crop intervals rank steps batch learning_rate bias_learning_rate clip_norm samples sampling_steps "
-    "log_every checkpoint_every",
-}
-BETWEEN = {
-    "prepare": {
-        "val_share": (0, 1),
-        "max_flat_share": (0, 1),
-        "max_bad_share": (0, 1),
-        "flat_std": (0, 255),
-        "duplicate_bits": (0, 64),
-    },
-    "ingest": {"left_alone": (0, 1)},
-    "analyze": {"keep": (0.01, 1), "energy": (0.01, 1)},
-    "understand": {"clean_share": (0, 0.999)},
-    "modulation": {"rank": (1, 10**6)},
-    "compress": {"rank": (1, 10**6)},
-    "train": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
-    "ray": {
-        "cpus_per_worker": (1, 10**6),
-        "gpus_per_worker": (0, 10**3),
-        "storage_patience": (0, 10**9),
-        "max_failures": (-1, 10**6),
-        "resize_seconds": (1, 10**9),
-        "groups_per_read": (1, 10**6),
-    },
-    "promote": {
-        "psnr_loss": (0, 100),
-        "mean_loss": (0, 100),
-        "accuracy_loss": (0, 1),
-        "clean_change": (0, 255),
-        "damage_loss": (0, 100),
-        "growth": (1, 10**6),
-    },
-    "promote.floors": {
-        "gain": (-100, 100),
-        "mean_gain": (-100, 100),
-        "instructions": (0, 1),
-        "seen": (0, 1),
-        "clean": (0, 1),
-    },
-    "diffusion": {"warmup_steps": (0, 10**9), "weight_decay": (0, 1), "ema_decay": (0, 1)},
-}
-PREVIOUS = "previous"  # the alias of the version that was champion before
+Count = Annotated[int, Field(gt=0)]
+Several = Annotated[int, Field(ge=1, le=10**6)]
+Steps = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+MostOf = Annotated[float, Field(ge=0.01, le=1)]  # a share that must leave something
+GreyLevels = Annotated[float, Field(ge=0, le=255)]
+Loss = Annotated[float, Field(ge=0, le=100)]  # dB
+Gain = Annotated[float, Field(ge=-100, le=100)]  # dB
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Auto = Literal["auto"]
+
+
+class ParamsError(ValueError):
+    """What cannot be used in params.yaml: a line for each place, with what was expected and what came."""
 
 
 @dataclass(frozen=True)
 class Task:
     """One entry of the task table."""
 
-    share: int  # samples of this task in every group of a training batch
-    weight: float  # of its part in the loss
-    recipe: list  # steps for degradations.recipe.degrade; checked by the stage that uses it
-    instructions: tuple[str, ...]  # what people say when they want this task
+    share: Count
+    """Samples of this task in every group of a training batch."""
+    weight: Positive
+    """Of its part in the loss."""
+    recipe: list
+    """Steps for degradations.recipe.degrade; checked by the stage that uses it."""
+    instructions: Names
+    """What people say when they want this task."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +79,9 @@ class DeadLeaves:
 class Source:
     """Where clean images come from: exactly one of the three."""
 
-    folder: Folder | None
-    builtin: Builtin | None
-    dead_leaves: DeadLeaves | None
+    folder: Folder | None = None
+    builtin: Builtin | None = None
+    dead_leaves: DeadLeaves | None = None
 
 
 @dataclass(frozen=True)
@@ -115,47 +89,47 @@ class Prepare:
     """Clean tiles (units stand beside the values in params.yaml)."""
 
     sources: tuple[Source, ...]
-    tile: int
-    stride: int
-    val_share: float
-    flat_std: float
-    max_flat_share: float
-    duplicate_bits: int
-    max_bad_share: float
-    row_group_rows: int
+    tile: Count
+    stride: Count
+    val_share: Share
+    flat_std: GreyLevels
+    max_flat_share: Share
+    duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    max_bad_share: Share
+    row_group_rows: Count
 
 
 @dataclass(frozen=True)
 class Synthesize:
     """Degraded shards."""
 
-    variants: int
-    tiles_per_shard: int
-    row_group_rows: int
+    variants: Count
+    tiles_per_shard: Count
+    row_group_rows: Count
 
 
 @dataclass(frozen=True)
 class Understand:
     """The reader of instructions and the estimator of what a picture shows."""
 
-    sentence_steps: int
-    sentences_per_step: int
-    learning_rate: float
-    clean_tiles: int
-    tiles: int
-    tile_steps: int
-    visible: float
-    clean_share: float
+    sentence_steps: Count
+    sentences_per_step: Count
+    learning_rate: Positive
+    clean_tiles: Count
+    tiles: Count
+    tile_steps: Count
+    visible: Positive
+    clean_share: Annotated[float, Field(ge=0, le=0.999)]
 
 
 @dataclass(frozen=True)
 class Ingest:
     """How shards become training batches."""
 
-    crop: int
-    left_alone: float
-    decode_threads: int
-    prefetch_steps: int
+    crop: Count
+    left_alone: Share
+    decode_threads: Count
+    prefetch_steps: Count
 
 
 @dataclass(frozen=True)
@@ -169,8 +143,8 @@ class Model:
 class Modulation:
     """The task biases; `auto` is what the analysis finds."""
 
-    rank: int | Literal["auto"]
-    layers: tuple[str, ...] | Literal["auto"]
+    rank: Several | Auto
+    layers: Names | Auto
 
 
 @dataclass(frozen=True)
@@ -178,31 +152,31 @@ class Analyze:
     """Sensitivity and rank analysis."""
 
     candidates: tuple[str, ...]
-    common_steps: int
-    bias_steps: int
-    learning_rate: float
-    tiles: int
-    keep: float
-    energy: float
+    common_steps: Count
+    bias_steps: Count
+    learning_rate: Positive
+    tiles: Count
+    keep: MostOf
+    energy: MostOf
 
 
 @dataclass(frozen=True)
 class Train:
     """Synchronous training of backbone and task biases."""
 
-    steps: int
-    groups_per_step: int
-    learning_rate: float
-    bias_learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
+    steps: Count
+    groups_per_step: Count
+    learning_rate: Positive
+    bias_learning_rate: Positive
+    warmup_steps: Steps
+    weight_decay: Share
+    clip_norm: Positive
+    ema_decay: Share
     precision: Literal["auto", "fp32", "bf16"]
-    log_every: int
-    validate_every: int
-    validate_tiles: int
-    checkpoint_every: int
+    log_every: Count
+    validate_every: Count
+    validate_tiles: Count
+    checkpoint_every: Count
 
 
 @dataclass(frozen=True)
@@ -210,21 +184,21 @@ class Ray:
     """Where and with what training runs; `RAY_ADDRESS` in the environment goes before `address`."""
 
     address: str
-    workers: int | tuple[int, int]
-    cpus_per_worker: int | Literal["auto"]
-    gpus_per_worker: int | Literal["auto"]
+    workers: Annotated[int, Field(ge=0, le=10**6)] | tuple[int, int]
+    cpus_per_worker: Several | Auto
+    gpus_per_worker: Annotated[int, Field(ge=0, le=10**3)] | Auto
     storage: str
-    storage_patience: float
-    max_failures: int
-    resize_seconds: float
-    groups_per_read: int
+    storage_patience: Annotated[float, Field(ge=0, le=10**9)]
+    max_failures: Annotated[int, Field(ge=-1, le=10**6)]
+    resize_seconds: Annotated[float, Field(ge=1, le=10**9)]
+    groups_per_read: Several
 
 
 @dataclass(frozen=True)
 class Compress:
     """Truncation of the task biases; `auto` keeps the rank they were trained with."""
 
-    rank: int | Literal["auto"]
+    rank: Several | Auto
 
 
 @dataclass(frozen=True)
@@ -234,14 +208,14 @@ class Benchmark:
     name: str
     path: str
     task: str
-    sigma: float | None
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measuring on held-out tiles and on benchmark folders."""
 
-    tiles: int
+    tiles: Count
     benchmarks: tuple[Benchmark, ...]
 
 
@@ -258,11 +232,11 @@ class Register:
 class Floors:
     """What a candidate needs where there is no champion, or where the champion lacks the task."""
 
-    gain: float
-    mean_gain: float
-    instructions: float
-    seen: float
-    clean: float
+    gain: Gain
+    mean_gain: Gain
+    instructions: Share
+    seen: Share
+    clean: Share
 
 
 @dataclass(frozen=True)
@@ -270,14 +244,14 @@ class Promote:
     """How much worse than the champion a candidate may be, and what it may never be."""
 
     alias: str
-    psnr_loss: float
-    mean_loss: float
-    accuracy_loss: float
-    clean_change: float
-    damage_loss: float
-    megabytes: float
-    seconds_per_megapixel: float
-    growth: float
+    psnr_loss: Loss
+    mean_loss: Loss
+    accuracy_loss: Share
+    clean_change: GreyLevels
+    damage_loss: Loss
+    megabytes: Positive
+    seconds_per_megapixel: Positive
+    growth: Annotated[float, Field(ge=1, le=10**6)]
     floors: Floors
 
 
@@ -286,33 +260,36 @@ class Diffusion:
     """The optional diffusion denoiser, with biases by interval of noise level."""
 
     model: str
-    crop: int
+    crop: Count
     channels: tuple[int, ...]
-    intervals: int
-    rank: int
+    intervals: Count
+    rank: Count
     layers: tuple[str, ...]
     prediction: Literal["epsilon", "v_prediction"]
     min_snr: float | Literal["none"]
-    steps: int
-    batch: int
-    learning_rate: float
-    bias_learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
-    samples: int
-    sampling_steps: int
-    log_every: int
-    checkpoint_every: int
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    bias_learning_rate: Positive
+    warmup_steps: Steps
+    weight_decay: Share
+    clip_norm: Positive
+    ema_decay: Share
+    samples: Count
+    sampling_steps: Count
+    log_every: Count
+    checkpoint_every: Count
 
 
 @dataclass(frozen=True)
 class Params:
     """The whole of params.yaml."""
 
+    # Holds in the blocks below too: pydantic hands it on to dataclasses without one of their own.
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
     seed: int
-    tasks: dict[str, Task]
+    tasks: Annotated[dict[str, Task], Field(min_length=1)]
     prepare: Prepare
     synthesize: Synthesize
     understand: Understand
@@ -329,64 +306,27 @@ class Params:
     diffusion: Diffusion
 
 
+@functools.cache
+def adapter() -> TypeAdapter[Params]:
+    """What checks a params.yaml and knows its JSON Schema; built when first asked for, not at import."""
+    return TypeAdapter(Params)
+
+
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check `path`; a ParamsError names the first key that is missing, unknown or ill-typed."""
-    params = load_yaml(path, Params)
-    _check(params, str(path))
+    """Read and check `path`; a ParamsError tells all that is missing, unknown, of another type or out of range.
+
+    Rules between values are looked at once each value alone is right, and then told all together too.
+    """
+    try:
+        tree = read_plain(path)
+    except ValueError as error:
+        raise ParamsError(str(error)) from None
+    try:
+        # As JSON: pydantic, strict with Python's own values, takes no list for a tuple and no dict for a dataclass.
+        params = adapter().validate_json(json.dumps(tree))
+    except ValidationError as error:
+        found = problems(error.errors(include_url=False), adapter().json_schema(), tree)
+        raise ParamsError(lines(found, path, tree)) from None
+    if found := dict(broken_rules(params)):
+        raise ParamsError(lines(found, path, tree))
     return params
-
-
-def _check(params: Params, where: str) -> None:
-    """The rules that a type cannot state."""
-    if not params.tasks:
-        raise ParamsError(f"{where}.tasks: expected at least one task, got none")
-    for name, task in params.tasks.items():
-        if not name.isidentifier():
-            raise ParamsError(f"{where}.tasks.{name}: expected a name of letters, digits and '_'")
-        _positive(f"{where}.tasks.{name}", task, "share", "weight")
-        if not task.instructions:
-            raise ParamsError(f"{where}.tasks.{name}.instructions: expected at least one sentence, got none")
-    for number, source in enumerate(params.prepare.sources):
-        named = [field.name for field in dataclasses.fields(source) if getattr(source, field.name) is not None]
-        if len(named) != 1:
-            raise ParamsError(
-                f"{where}.prepare.sources[{number}]: expected exactly one of folder, builtin, "
-                f"dead_leaves; got {named or 'none'}"
-            )
-    for number, benchmark in enumerate(params.evaluate.benchmarks):
-        if benchmark.task not in params.tasks:
-            raise ParamsError(
-                f"{where}.evaluate.benchmarks[{number}].task: " + unknown("task", benchmark.task, params.tasks)
-            )
-    for block, names in ABOVE_ZERO.items():
-        _positive(f"{where}.{block}", getattr(params, block), *names.split())
-    for block, bounds in BETWEEN.items():
-        for name, (low, high) in bounds.items():
-            value = getattr(operator.attrgetter(block)(params), name)
-            if value != "auto" and not low <= value <= high:  # false for not-a-number too
-                raise ParamsError(f"{where}.{block}.{name}: expected {low} to {high}, got {value}")
-    _check_workers(f"{where}.ray.workers", params.ray.workers)
-    if params.promote.alias in (params.register.alias, PREVIOUS):
-        raise ParamsError(
-            f"{where}.promote.alias: expected another name than register.alias and '{PREVIOUS}', "
-            f"got '{params.promote.alias}'"
-        )
-    if not params.modulation.layers:
-        raise ParamsError(f"{where}.modulation.layers: expected at least one name pattern, got none")
-    if params.ingest.crop > params.prepare.tile:
-        raise ParamsError(
-            f"{where}.ingest.crop: expected at most prepare.tile = {params.prepare.tile}, got {params.ingest.crop}"
-        )
-
-
-def _check_workers(where: str, workers: int | tuple[int, int]) -> None:
-    if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
-        raise ParamsError(f"{where}: expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}")
-    if isinstance(workers, int) and not 0 <= workers <= 10**6:
-        raise ParamsError(f"{where}: expected 0 to 1000000, got {workers}")
-
-
-def _positive(where: str, block: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(block, name) > 0:  # true for not-a-number too
-            raise ParamsError(f"{where}.{name}: expected a number above 0, got {getattr(block, name)}")

@@ -1,0 +1,37 @@
+"""A YAML file as plain values: what JSON has too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+def read_plain(path: Path) -> Any:
+    """Read `path` as numbers, texts, lists and blocks whose keys are texts.
+
+    A ValueError says where it has anything else (YAML knows dates, sets and bytes besides), or why it is no YAML.
+    """
+    try:
+        # ruamel reads YAML 1.2 as DVC does: 2e-4 is a number (PyYAML makes it text).
+        tree = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file in {Path.cwd()}; run from the top of the repository") from None
+    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no text, or the 32nd of a month
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    try:
+        return _plain(tree, str(path))
+    except RecursionError:  # an anchor inside what it names
+        raise ValueError(f"{path}: expected an end, got a list or block that holds itself") from None
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    if value is None or isinstance(value, int | float | str):
+        return value
+    raise ValueError(f"{where}: expected a number, text, a list or a block; got {value!r}")
