@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 
 from pipelines.cluster.connection import connected
-from pipelines.training.stream import Split, Windows, split_windows
+from pipelines.training.stream import Schedule, Windows, schedule_windows
 
 SEGMENTS = 1024  # of all workers together
 STEPS = 128  # of a segment
@@ -29,9 +29,9 @@ def read(start: int, stop: int) -> pa.Table:
 def segments_per_second(workers: int) -> tuple[float, float]:
     """Seconds to the first items of all workers, and segments handed out per second after that."""
     steps = SEGMENTS // workers * STEPS
-    split = Split(steps, items_per_step=workers, interval=steps, segment=STEPS, workers=workers)
-    windows = split_windows(split, 0)[:1]
-    made = ray.remote(Windows).options(num_cpus=0).remote(read, split, windows)
+    schedule = Schedule(steps, items_per_step=workers, interval=steps, segment=STEPS, workers=workers)
+    windows = schedule_windows(schedule, 0)[:1]
+    made = ray.remote(Windows).options(num_cpus=0).remote(read, schedule, windows)
     started = time.perf_counter()
 
     def consume(rank: int) -> tuple[float, int]:

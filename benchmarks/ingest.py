@@ -33,7 +33,7 @@ from pipelines.common.params import Ingest, load_params
 from pipelines.common.paths import SHARDS
 from pipelines.training.batches import training_batches
 from pipelines.training.groups import Mix, open_mix, read_groups
-from pipelines.training.stream import Split, parts
+from pipelines.training.stream import Schedule, worker_items
 
 WARM = 40  # steps before the clock starts: the pipeline fills up
 
@@ -41,8 +41,8 @@ WARM = 40  # steps before the clock starts: the pipeline fills up
 def ray_batches(config: dict) -> Iterator[Batch]:
     """What a training worker of ours consumes."""
     steps, groups = config["steps"], config["groups_per_step"]
-    split = Split(steps, groups, interval=10**6, segment=config["groups_per_read"], workers=1)
-    tables = parts(functools.partial(read_groups, config["mix"]), split, 0, 0)
+    schedule = Schedule(steps, groups, interval=10**6, segment=config["groups_per_read"], workers=1)
+    tables = worker_items(functools.partial(read_groups, config["mix"]), schedule, 0, 0)
     return batches_of(tables, config, threads=config["threads"])
 
 

@@ -61,7 +61,7 @@ def squares(image: np.ndarray, count: int = 4) -> list[np.ndarray]:
 
 
 def real_pairs(folder: Path) -> Pairs:
-    """Squares of all pairs of a benchmark."""
+    """Squares of all pairs of a folder."""
     files = sorted((folder / "clean").iterdir())
     if not files:
         raise FileNotFoundError(f"{folder}/clean: expected pictures, found none")

@@ -3,7 +3,7 @@ pairs that it never saw.
 
     python -m benchmarks.usefulness --task derain --clean FOLDER [--steps 5000] [--enlarge 1 2.5]
 
-The preset, recipe, learning rate and benchmarks are those of params.yaml; no DVC, Ray or MLflow. Damage and crops are
+The preset, recipe, learning rate and real pairs are those of params.yaml; no DVC, Ray or MLflow. Damage and crops are
 drawn anew while it trains, in a process beside it. `--enlarge` draws a factor for each photograph: large pictures
 are softer at the pixel than small ones.
 """
@@ -32,7 +32,7 @@ from ipt.photos.images import read_image
 from ipt.pixels import to_levels
 from ipt.training.fit import Batch, StepReport, TrainingState, fit
 from pipelines.common.params import Params, load_params
-from pipelines.scoring.real_pairs import benchmark_pairs
+from pipelines.scoring.real_pairs import read_real_pairs
 from pipelines.scoring.scores import score_pairs
 from pipelines.training.batches import to_batch
 from pipelines.training.choice import model_config, read_choice, training_settings
@@ -118,7 +118,7 @@ def train_alone(params: Params, source: Source, steps: int) -> Module:
 
 
 def main() -> None:
-    """Train, then print the PSNR and SSIM on each benchmark of the task."""
+    """Train, then print the PSNR and SSIM on the real pairs of the task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", required=True)
     parser.add_argument("--clean", required=True, type=Path, help="folder of clean photographs")
@@ -135,10 +135,10 @@ def main() -> None:
     model = train_alone(params, Source(files, given.task, recipe, tuple(given.enlarge), crop), given.steps)
     seconds = time.monotonic() - started
     print(f"{given.task}: {len(files)} photographs, {given.steps} steps of {BATCH} crops in {seconds:.0f} s")
-    for benchmark in params.evaluate.benchmarks:
-        if benchmark.task == given.task and (Path(benchmark.path) / "clean").is_dir():
-            scores = score_pairs({"restored": model}, given.task, benchmark_pairs(benchmark, params.seed))
-            print(f"{benchmark.name}: {scores}")
+    for pairs in params.evaluate.real_pairs:
+        if pairs.task == given.task and (Path(pairs.path) / "clean").is_dir():
+            scores = score_pairs({"restored": model}, given.task, read_real_pairs(pairs, params.seed))
+            print(f"{pairs.name}: {scores}")
 
 
 if __name__ == "__main__":

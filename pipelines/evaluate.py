@@ -1,4 +1,4 @@
-"""Stage: PSNR and SSIM of degraded input, trained and compressed model, on held-out tiles and benchmark folders;
+"""Stage: PSNR and SSIM of degraded input, trained and compressed model, on held-out tiles and real pairs;
 what the compressed model sees by itself, and what it does to pictures that need nothing.
 
 RGB in [0, 1], full image, no border crop, 8-bit rounded, mean over images.
@@ -20,12 +20,12 @@ from ipt.network.task_network import TaskNetwork
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
 from pipelines.common.files import write_json
-from pipelines.common.params import Benchmark, load_params
+from pipelines.common.params import RealPairs, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.common.stage import run
 from pipelines.data.pairs import Pairs, load_validation
 from pipelines.data.rows import encode_image
-from pipelines.scoring.real_pairs import benchmark_pairs, present
+from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 
 SCORES = METRICS / "evaluate.json"
@@ -76,16 +76,14 @@ def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
             temporary.write_bytes(encode_image(sheet))
 
 
-def evaluate_benchmarks(
-    benchmarks: Iterable[Benchmark], models: dict[str, TaskNetwork], model: InstructIPT, seed: int
+def score_real_pairs(
+    real_pairs: Iterable[RealPairs], models: dict[str, TaskNetwork], model: InstructIPT, seed: int
 ) -> dict:
-    """Scores by benchmark, and what `model` sees there; a folder that is absent is said so and left out."""
+    """Scores by name, and what `model` sees there; a folder that is absent is said so and left out."""
     scores = {}
-    for benchmark in present(benchmarks, "evaluate"):
-        scores[benchmark.name] = {"task": benchmark.task} | score_pairs(
-            models, benchmark.task, benchmark_pairs(benchmark, seed)
-        )
-        scores[benchmark.name]["seen"] = score_sight(model, benchmark.task, benchmark_pairs(benchmark, seed))
+    for pairs in present(real_pairs, "evaluate"):
+        scores[pairs.name] = {"task": pairs.task} | score_pairs(models, pairs.task, read_real_pairs(pairs, seed))
+        scores[pairs.name]["seen"] = score_sight(model, pairs.task, read_real_pairs(pairs, seed))
     return scores
 
 
@@ -118,14 +116,14 @@ def main() -> None:
     models = {"trained": load_checkpoint(TaskNetwork, TRAINED), "compressed": model}
     pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
     scores = evaluate(models, pairs)
-    benchmarks = evaluate_benchmarks(params.evaluate.benchmarks, models, model, params.seed)
+    real = score_real_pairs(params.evaluate.real_pairs, models, model, params.seed)
     for task, of_task in pairs.items():
         scores[task]["seen"] = score_sight(model, task, of_task)
     harm = score_harm(model, pairs)
-    write_json(SCORES, {"tasks": scores, "benchmarks": benchmarks, "harm": harm})
+    write_json(SCORES, {"tasks": scores, "real_pairs": real, "harm": harm})
     write_pictures(model, pairs, PICTURES)
-    print_table(scores | benchmarks)
-    print_sight_and_harm(scores | benchmarks, harm)
+    print_table(scores | real)
+    print_sight_and_harm(scores | real, harm)
     print(f"evaluate: scores in {SCORES} (dvc metrics show), pictures in {PICTURES}")
 
 

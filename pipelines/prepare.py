@@ -61,15 +61,15 @@ def prepare(settings: Prepare, seed: int, target: Path) -> dict[str, Any]:
         usable, bad = inspect_pictures(pictures, settings.tile, pool)
         check_bad(pictures, bad, settings.max_bad_share, quarantine)
         unique = without_duplicates(usable, settings.duplicate_bits)
-        split = split_pictures(unique, settings.val_share, seed)
+        splits = split_pictures(unique, settings.val_share, seed)
         with replace_folder(target) as folder:
             write_quarantine(folder / "quarantine.csv", bad)
             counts = {
-                part: _write_part(folder / f"{part}.parquet", chosen, settings, seed, pool)
-                for part, chosen in split.items()
+                split: _write_split(folder / f"{split}.parquet", chosen, settings, seed, pool)
+                for split, chosen in splits.items()
             }
     quarantine.unlink(missing_ok=True)
-    return _report(pictures, usable, bad, split, counts)
+    return _report(pictures, usable, bad, splits, counts)
 
 
 def _check_pictures(pictures: list[Picture], tile: int) -> None:
@@ -111,7 +111,7 @@ class _Sieve:
         return True
 
 
-def _write_part(path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None) -> Counts:
+def _write_split(path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None) -> Counts:
     """Write the tiles of `pictures`, mixed, to a Parquet file and return the counts."""
     rng = np.random.default_rng((seed, zlib.crc32(f"order {path.name}".encode())))
     shuffled = [pictures[index] for index in rng.permutation(len(pictures))]
@@ -152,11 +152,11 @@ def _report(
     pictures: list[Picture],
     usable: list[Usable],
     bad: list[Bad],
-    split: dict[str, list[Picture]],
+    splits: dict[str, list[Picture]],
     counts: dict[str, Counts],
 ) -> dict[str, Any]:
-    """Counts in all, and by source and part, as plain JSON values."""
-    unique = sum(len(chosen) for chosen in split.values())
+    """Counts in all, and by source and split, as plain JSON values."""
+    unique = sum(len(chosen) for chosen in splits.values())
     report: dict[str, Any] = {
         "images": unique,
         "duplicate_images_dropped": len(usable) - unique,
@@ -165,12 +165,12 @@ def _report(
     for what in _TILE_COUNTS:
         report[what] = sum(count[key] for count in counts.values() for key in count if key[1] == what)
     quarantined = Counter(picture.source for picture, _ in bad)
-    images = Counter((part, p.source) for part, chosen in split.items() for p in chosen)
+    images = Counter((split, p.source) for split, chosen in splits.items() for p in chosen)
     report["sources"] = {
         source: {"quarantined": quarantined[source]}
         | {
-            part: {"images": images[part, source]} | {what: count[source, what] for what in _TILE_COUNTS}
-            for part, count in counts.items()
+            split: {"images": images[split, source]} | {what: count[source, what] for what in _TILE_COUNTS}
+            for split, count in counts.items()
         }
         for source in dict.fromkeys(picture.source for picture in pictures)
     }
@@ -183,12 +183,12 @@ def _summary(report: dict[str, Any]) -> str:
         f"(dropped: {report['duplicate_images_dropped']} duplicate pictures, "
         f"{report['duplicate_tiles_dropped']} duplicate and {report['flat_dropped']} flat tiles)"
     ]
-    for source, parts in report["sources"].items():
+    for source, splits in report["sources"].items():
         numbers = ", ".join(
-            f"{part} {parts[part]['images']} pictures, {parts[part]['tiles']} tiles" for part in ("train", "val")
+            f"{split} {splits[split]['images']} pictures, {splits[split]['tiles']} tiles" for split in ("train", "val")
         )
         lines.append(f"  {source}: {numbers}")
-        if parts["val"]["images"] == 0:
+        if splits["val"]["images"] == 0:
             lines.append(f"  {source}: too few different pictures to hold one out: all go to train")
     if report["quarantined"]:
         lines.append(f"  {report['quarantined']} bad files: see {CLEAN / 'quarantine.csv'}")

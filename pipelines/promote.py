@@ -4,7 +4,7 @@
     python -m pipelines.promote --rollback [--dry-run]        champion and previous change places
     python -m pipelines.promote --to-registry URI [--version N]   the champion, or version N, to another server
 
-Candidate and champion are measured now, by the same code, on the same held-out tiles and benchmarks. The exit status is
+Candidate and champion are measured now, by the same code, on the same held-out tiles and real pairs. The exit status is
 1 where the candidate is refused.
 """
 

@@ -98,7 +98,7 @@ def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
     """Final numbers as MLflow metrics: psnr/TASK/OUTPUT, ssim/TASK/OUTPUT and sizes."""
     values = {
         f"{measure}/{name}/{output}": score[output][measure]
-        for name, score in (scores["tasks"] | scores["benchmarks"]).items()
+        for name, score in (scores["tasks"] | scores["real_pairs"]).items()
         for output in ("degraded", "trained", "compressed")
         for measure in ("psnr", "ssim")
     }

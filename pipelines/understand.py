@@ -28,7 +28,7 @@ from pipelines.common.stage import run
 from pipelines.data.rows import decode_image, open_tiles, read_tiles
 from pipelines.understanding.corpus import Corpus
 from pipelines.understanding.held_out import score_held_out
-from pipelines.understanding.labelled import Draw, labelled_tile
+from pipelines.understanding.labelled import Damage, labelled_tile
 
 SUMMARY = METRICS / "understand.json"
 CHUNK = 64  # tiles made at once
@@ -88,9 +88,9 @@ def training_tiles(params: Params, path: Path) -> tuple[Tensor, Tensor]:
     """The statistics (N, statistics) and labels (N,) of labelled tiles; a function of params and clean tiles."""
     settings = params.understand
     rows = clean_rows(path, settings.clean_tiles)
-    draw = Draw([task.recipe for task in params.tasks.values()], settings.visible)
+    damage = Damage([task.recipe for task in params.tasks.values()], settings.visible)
     chunks = range(-(-settings.tiles // CHUNK))
-    jobs = ((rows, draw, params.seed, number) for number in chunks)
+    jobs = ((rows, damage, params.seed, number) for number in chunks)
     statistics, labels = [], []
     with processes(len(chunks)) as pool:
         for number, (of_chunk, label) in enumerate(ordered_map(pool, _chunk, map(_with_own_rows, jobs))):
@@ -103,16 +103,16 @@ def training_tiles(params: Params, path: Path) -> tuple[Tensor, Tensor]:
 
 def _with_own_rows(job: tuple) -> tuple:
     """A chunk's job with the clean tiles that it needs only: they travel to another process."""
-    rows, draw, seed, number = job
+    rows, damage, seed, number = job
     chosen = np.random.default_rng([seed, number]).integers(len(rows), size=CHUNK)
-    return [rows[i] for i in chosen], draw, seed, number
+    return [rows[i] for i in chosen], damage, seed, number
 
 
 def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
-    rows, draw, seed, number = job
+    rows, damage, seed, number = job
     torch.set_num_threads(1)  # each process has one core
     rng = np.random.default_rng([seed, number, 1])
-    pairs = [labelled_tile(row, SIDES[number % len(SIDES)], draw, rng) for row in rows]
+    pairs = [labelled_tile(row, SIDES[number % len(SIDES)], damage, rng) for row in rows]
     tiles = torch.from_numpy(np.stack([tile for tile, _ in pairs])).permute(0, 3, 1, 2)
     return texture(tiles.contiguous()).numpy(), [label for _, label in pairs]
 
@@ -128,11 +128,11 @@ def clean_rows(path: Path, most: int) -> list[bytes]:
 
 def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.ndarray, int]]:
     """Labelled tiles of held-out images: two for each clean one."""
-    draw = Draw([task.recipe for task in params.tasks.values()], params.understand.visible)
+    damage = Damage([task.recipe for task in params.tasks.values()], params.understand.visible)
     for number, row in enumerate(clean_rows(path, params.understand.clean_tiles)):
         rng = np.random.default_rng([params.seed, seed, number])
         for _ in range(2):
-            yield labelled_tile(row, TILE, draw, rng)
+            yield labelled_tile(row, TILE, damage, rng)
 
 
 def score_estimator(

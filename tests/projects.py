@@ -100,4 +100,4 @@ def toy(tree) -> None:
         checkpoint_every=2,
     )
     tree["ray"].update(workers=2, cpus_per_worker=1)
-    tree["evaluate"].update(tiles=3, benchmarks=[])
+    tree["evaluate"].update(tiles=3, real_pairs=[])

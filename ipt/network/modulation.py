@@ -30,19 +30,19 @@ class TaskSelection:
         self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
         self.strength = 1.0
 
-    def parts(self, batch: int) -> int:
+    def rows_per_sample(self, batch: int) -> int:
         """How many rows of a layer's input belong to each sample: 1, or the windows that an image is cut into.
 
         Raises ValueError where the rows cannot be shared out evenly: a wrong index, or a layer that works on something
         that all samples share.
         """
-        parts, rest = divmod(batch, len(self.index))
-        if rest or not parts:
+        rows, rest = divmod(batch, len(self.index))
+        if rest or not rows:
             raise ValueError(
                 f"task index: expected one task for each sample, got {len(self.index)} for an input of {batch} rows; "
                 "if this layer's input is not the samples, leave it out of `layers`"
             )
-        return parts
+        return rows
 
 
 class ModulatedLayer(nn.Module):
@@ -81,7 +81,7 @@ class ModulatedLinear(ModulatedLayer):
         selection = self.selection
         if selection.index is None:
             return F.linear(x, self.weight, self.bias)
-        selection.parts(len(x))
+        selection.rows_per_sample(len(x))
         weights = self.task_weights()
         if not selection.equal_runs:
             weights = weights[selection.index]
@@ -110,13 +110,13 @@ class ModulatedConv2d(ModulatedLayer):
         if self.selection.index is None:
             return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
         batch = len(x)
-        parts = self.selection.parts(batch)
+        rows = self.selection.rows_per_sample(batch)
         weights = self.task_weights()
         if self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
             weights = weights.view(-1, *self.weight.shape)
             parts = zip(x.chunk(len(weights)), weights, strict=True)
             return torch.cat([F.conv2d(part, weight, self.bias, *rest, self.groups) for part, weight in parts])
-        weights = weights[self.selection.index.repeat_interleave(parts)]  # (B, out, in/groups * k * k)
+        weights = weights[self.selection.index.repeat_interleave(rows)]  # (B, out, in/groups * k * k)
         weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
         # One grouped convolution: the samples become groups of channels of a single image.
         out = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weights, None, *rest, batch * self.groups)

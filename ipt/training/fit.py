@@ -122,12 +122,12 @@ def fit(
     network: nn.Module | None = None,
     on_step: Callable[[StepReport], None] = lambda report: None,
     conflict_every: int | None = None,
-    part: float = 1.0,
+    weight: float = 1.0,
 ) -> None:
     """Train until `settings.steps`; `network` is the model as wrapped for distributed training, if it is.
 
     Every `conflict_every` steps the report holds the `gradient_conflict` of its batch, which costs as much as a pass
-    backward for each task. `part` is this worker's number of samples relative to the mean over workers. `on_step` is
+    backward for each task. `weight` is this worker's number of samples relative to the mean over workers. `on_step` is
     called after every step and may save the state. Raises RuntimeError where the batches end early or the loss is no
     longer a finite number.
     """
@@ -143,7 +143,7 @@ def fit(
         batch = batch.to(device)
         asked = conflict_every and (state.step + 1) % conflict_every == 0
         conflict = gradient_conflict(state.model, batch.degraded, batch.clean, batch.index) if asked else None
-        report = synchronous_step(state, network, batch, part)
+        report = synchronous_step(state, network, batch, weight)
         ended = time.perf_counter()
         state.step += 1
         on_step(
@@ -159,10 +159,10 @@ def fit(
         started = time.perf_counter()
 
 
-def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, part: float = 1.0) -> dict:
+def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, weight: float = 1.0) -> dict:
     """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm.
 
-    `part` as in `fit`.
+    `weight` as in `fit`.
     """
     settings = state.settings
     factor = learning_rate_factor(state.step, settings)
@@ -173,8 +173,8 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, par
     distances = restoration_loss(restored.float(), batch.clean)  # (B,)
     tasks = batch.index.unique()
     errors = task_errors(distances, batch.index, tasks)
-    weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
-    loss, scale = balanced_loss(errors, state.task_scale, weights, part)
+    task_weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
+    loss, scale = balanced_loss(errors, state.task_scale, task_weights, weight)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)

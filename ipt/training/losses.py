@@ -28,20 +28,22 @@ def task_errors(distances: Tensor, index: Tensor, tasks: Tensor) -> Tensor:
     return task_means((distances + NEGLIGIBLE) ** (1 / 3), index, tasks)
 
 
-def balanced_loss(errors: Tensor, scale: Tensor | None, weights: Tensor, part: float = 1.0) -> tuple[Tensor, Tensor]:
+def balanced_loss(
+    errors: Tensor, scale: Tensor | None, task_weights: Tensor, weight: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Weighted mean over tasks of `errors` (T,), each relative to its own running mean over steps and workers.
 
     So a task pulls by its relative error, as in PSNR, and not by its size: else the task with the largest (haze)
-    decides alone where the backbone goes. `scale` (T,) is the running means so far, None at the first step; `part` is
-    this worker's number of samples relative to the mean over workers. Returns the loss, times `part`, so that its mean
-    over workers is that over samples, and the running means with this step.
+    decides alone where the backbone goes. `scale` (T,) is the running means so far, None at the first step; `weight` is
+    this worker's number of samples relative to the mean over workers. Returns the loss, times `weight`, so that its
+    mean over workers is that over samples, and the running means with this step.
     """
-    overall = errors.detach() * part
+    overall = errors.detach() * weight
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(overall)  # the same on every worker
         overall /= torch.distributed.get_world_size()
     scale = overall if scale is None else overall.lerp(scale, MEMORY)
-    return (errors / scale * weights).sum() / weights.sum() * part, scale
+    return (errors / scale * task_weights).sum() / task_weights.sum() * weight, scale
 
 
 def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index: Tensor) -> float:

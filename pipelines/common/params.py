@@ -202,7 +202,7 @@ class Compress:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class RealPairs:
     """A folder with `clean/` and `degraded/`, or with `clean/` alone and Gaussian noise of `sigma` grey levels."""
 
     name: str
@@ -213,10 +213,10 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measuring on held-out tiles and on benchmark folders."""
+    """Measuring on held-out tiles and on real pairs."""
 
     tiles: Count
-    benchmarks: tuple[Benchmark, ...]
+    real_pairs: tuple[RealPairs, ...]
 
 
 @dataclass(frozen=True)

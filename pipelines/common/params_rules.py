@@ -31,9 +31,9 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
     workers = params.ray.workers
     if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
         yield ("ray", "workers"), f"expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}"
-    for number, benchmark in enumerate(params.evaluate.benchmarks):
-        if benchmark.task not in params.tasks:
-            yield ("evaluate", "benchmarks", number, "task"), unknown("task", benchmark.task, params.tasks)
+    for number, pairs in enumerate(params.evaluate.real_pairs):
+        if pairs.task not in params.tasks:
+            yield ("evaluate", "real_pairs", number, "task"), unknown("task", pairs.task, params.tasks)
     alias = params.promote.alias
     if alias in (params.register.alias, PREVIOUS):
         what = f"expected another name than register.alias and '{PREVIOUS}', got '{alias}'"

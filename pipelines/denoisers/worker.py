@@ -17,7 +17,7 @@ from pipelines.common.params import Diffusion
 from pipelines.denoisers.crops import SEGMENT, read_crops
 from pipelines.denoisers.networks import denoiser_training, new_denoiser, new_scheduler
 from pipelines.training.groups import mixed_seed
-from pipelines.training.stream import Split, parts
+from pipelines.training.stream import Schedule, worker_items
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     settings, seed = job.settings, job.worker.seed
     worker = start_worker(job.worker, lambda: new_denoiser(settings), lambda device: denoiser_training(settings))
     state, rank, scheduler = worker.state, worker.rank, new_scheduler(settings)
-    split = Split(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, worker.workers)
+    schedule = Schedule(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, worker.workers)
     read = functools.partial(worker.patience, read_crops, job.tiles, settings.crop, seed)
     min_snr = None if settings.min_snr == "none" else settings.min_snr
-    table, share = state.model.interval_of_timestep.cpu(), split.share(rank)
+    table, count = state.model.interval_of_timestep.cpu(), schedule.count(rank)
     recent, started = [], time.perf_counter()
-    for crops in parts(read, split, state.step, rank):
+    for crops in worker_items(read, schedule, state.step, rank):
         clean = to_images(crops, settings.crop)
         generator = torch.Generator().manual_seed(mixed_seed(seed, state.step, rank))
-        timesteps = draw_timesteps(table, share, generator)
+        timesteps = draw_timesteps(table, count, generator)
         noise = torch.randn(clean.shape, generator=generator)
         batch = (each.to(worker.device) for each in (clean, timesteps, noise))
         recent.append(denoising_step(state, worker.network, scheduler, *batch, min_snr=min_snr).cpu())

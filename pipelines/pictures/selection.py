@@ -97,7 +97,7 @@ def split_pictures(pictures: list[Picture], val_share: float, seed: int) -> dict
     `val_share` (0 to 1) of a source's pictures go to val, rounded, but of two or more at least one
     to each side; a single one goes to train. Raises SourceError when val would be empty.
     """
-    parts: dict[str, list[Picture]] = {"train": [], "val": []}
+    splits: dict[str, list[Picture]] = {"train": [], "val": []}
     own: dict[str, list[Picture]] = {}
     for picture in pictures:
         own.setdefault(picture.source, []).append(picture)
@@ -106,10 +106,10 @@ def split_pictures(pictures: list[Picture], val_share: float, seed: int) -> dict
         rng = np.random.default_rng((seed, zlib.crc32(f"split {source}".encode())))
         held_out = set(rng.permutation(len(members))[:count].tolist())
         for index, picture in enumerate(members):
-            parts["val" if index in held_out else "train"].append(picture)
-    if not parts["val"]:
+            splits["val" if index in held_out else "train"].append(picture)
+    if not splits["val"]:
         raise SourceError(
             "prepare.sources: expected two or more different pictures in some source, so that one "
             f"can be held out for validation; got {len(pictures)} in all; add pictures or a source"
         )
-    return parts
+    return splits

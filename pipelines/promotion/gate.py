@@ -72,7 +72,7 @@ def table(rows: list[Row]) -> str:
 
 def _psnr_rows(candidate: Scorecard, champion: Scorecard | None, limits: Promote) -> Iterator[Row]:
     yield from _psnr_of_each(candidate.tasks, champion.tasks if champion else {}, limits)
-    yield from _psnr_of_each(candidate.benchmarks, champion.benchmarks if champion else {}, limits)
+    yield from _psnr_of_each(candidate.real_pairs, champion.real_pairs if champion else {}, limits)
     common = shared_tasks(candidate, champion)
     if common:
         beside = champion.mean(common)

@@ -10,7 +10,7 @@ from ipt.model import InstructIPT
 from pipelines.common.params import Params
 from pipelines.common.paths import SHARDS
 from pipelines.data.pairs import load_validation
-from pipelines.scoring.real_pairs import benchmark_pairs, present
+from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scorecard import Score, Scorecard, to_score
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 from pipelines.scoring.speed import seconds_per_megapixel
@@ -23,7 +23,7 @@ def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Pa
     Each is measured on those of its tasks that the candidate has, on the instructions that ask for none but those. A
     model without any of them gets no scorecard.
     """
-    benchmarks = present(params.evaluate.benchmarks, "promote")
+    real = present(params.evaluate.real_pairs, "promote")
     pairs = load_validation(SHARDS, models["candidate"].config.tasks, params.evaluate.tiles)
     asked = set.intersection(*(set(model.config.tasks) for model in models.values()))
     seconds = seconds_per_megapixel(models)
@@ -35,10 +35,10 @@ def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Pa
         print(f"promote: measuring the {name}", flush=True)
         scorecards[name] = Scorecard(
             tasks={task: _score(model, task, lambda of_task=of_task: of_task) for task, of_task in of_model.items()},
-            benchmarks={
-                b.name: _score(model, b.task, functools.partial(benchmark_pairs, b, params.seed))
-                for b in benchmarks
-                if b.task in of_model
+            real_pairs={
+                pairs.name: _score(model, pairs.task, functools.partial(read_real_pairs, pairs, params.seed))
+                for pairs in real
+                if pairs.task in of_model
             },
             instructions=score_held_out(model.instruction, list(model.config.tasks), asked),
             harm=score_harm(model, of_model),

@@ -40,7 +40,7 @@ def model_card(name: str, config: ModelConfig, params: Params, data: str, card: 
         "Apache-2.0.\n\n"
         "## Protocol\n\n"
         "PSNR (dB) and SSIM on RGB, full image, no border crop, rounded to 8 bits, mean over images. Tasks: held-out "
-        "tiles of pictures never seen in training, the task named. Benchmarks: real pairs, never trained on.\n"
+        "tiles of pictures never seen in training, the task named. Real pairs: never trained on.\n"
         + measured(card, origin)
     )
 
@@ -102,7 +102,7 @@ def known_failures(card: Scorecard) -> list[str]:
 
 
 def _scores(card: Scorecard) -> list[tuple[str, Score]]:
-    return [*card.tasks.items(), *card.benchmarks.items()]
+    return [*card.tasks.items(), *card.real_pairs.items()]
 
 
 def _row(name: str, score: Score) -> str:

@@ -10,35 +10,35 @@ import numpy as np
 
 from ipt.photos.images import read_image
 from ipt.pixels import to_levels, to_unit
-from pipelines.common.params import Benchmark
+from pipelines.common.params import RealPairs
 
 
-def present(benchmarks: Iterable[Benchmark], teller: str) -> list[Benchmark]:
-    """The benchmarks whose folder is there; of an absent one `teller` says so."""
+def present(real_pairs: Iterable[RealPairs], teller: str) -> list[RealPairs]:
+    """Those whose folder is there; of an absent one `teller` says so."""
     there = []
-    for benchmark in benchmarks:
-        if (Path(benchmark.path) / "clean").is_dir():
-            there.append(benchmark)
+    for pairs in real_pairs:
+        if (Path(pairs.path) / "clean").is_dir():
+            there.append(pairs)
         else:
-            print(f"{teller}: benchmark {benchmark.name} skipped: {benchmark.path}/clean is not there", flush=True)
+            print(f"{teller}: {pairs.name} skipped: {pairs.path}/clean is not there", flush=True)
     return there
 
 
-def benchmark_pairs(benchmark: Benchmark, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_real_pairs(pairs: RealPairs, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
 
-    The noise of an image depends on (seed, benchmark, file name) and is clipped and rounded to 8 bit.
+    The noise of an image depends on (seed, name of the pairs, file name) and is clipped and rounded to 8 bit.
     Raises FileNotFoundError or ValueError where files are missing or sizes differ.
     """
-    folder = Path(benchmark.path)
+    folder = Path(pairs.path)
     files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
     if not files:
-        raise FileNotFoundError(f"{folder / 'clean'}: expected images of benchmark {benchmark.name}, found none")
+        raise FileNotFoundError(f"{folder / 'clean'}: expected images of {pairs.name}, found none")
     for path in files:
         clean = read_image(path)
-        if benchmark.sigma is not None:
-            noise = np.random.default_rng([seed, zlib.crc32(f"{benchmark.name}/{path.name}".encode())]).normal(
-                0, benchmark.sigma / 255, clean.shape
+        if pairs.sigma is not None:
+            noise = np.random.default_rng([seed, zlib.crc32(f"{pairs.name}/{path.name}".encode())]).normal(
+                0, pairs.sigma / 255, clean.shape
             )
             yield to_unit(to_levels(clean + noise)), clean
             continue

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Score:
-    """Images of one task or benchmark: PSNR in dB and SSIM before and after, and how often what they show is seen."""
+    """Images of a task, or real pairs: PSNR in dB and SSIM before and after, and how often what they show is seen."""
 
     task: str
     images: int
@@ -24,7 +24,7 @@ class Scorecard:
     """A model's scores."""
 
     tasks: dict[str, Score]  # held-out tiles
-    benchmarks: dict[str, Score]
+    real_pairs: dict[str, Score]
     instructions: dict[str, dict[str, float]]  # list of sentences -> kind -> share understood
     harm: dict[str, dict[str, float]]  # of pipelines.scoring.scores.score_harm
     megabytes: float  # of the checkpoint
@@ -62,10 +62,10 @@ def to_score(task: str, score: dict, output: str) -> Score:
 
 def of_reports(evaluation: dict, instructions: dict, file_bytes: int, seconds_per_megapixel: float) -> Scorecard:
     """The compressed model's scores as metrics/evaluate.json and metrics/understand.json have them."""
-    tasks, benchmarks = evaluation["tasks"], evaluation["benchmarks"]
+    tasks, real = evaluation["tasks"], evaluation["real_pairs"]
     return Scorecard(
         tasks={task: to_score(task, score, "compressed") for task, score in tasks.items() if task != "overall"},
-        benchmarks={name: to_score(score["task"], score, "compressed") for name, score in benchmarks.items()},
+        real_pairs={name: to_score(score["task"], score, "compressed") for name, score in real.items()},
         instructions=instructions,
         harm=evaluation["harm"],
         megabytes=file_bytes / 1e6,

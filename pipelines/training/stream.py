@@ -27,7 +27,7 @@ WINDOW = 2000  # reads planned at once: Ray takes a millisecond to plan each, an
 
 
 @dataclass(frozen=True)
-class Split:
+class Schedule:
     """Which items each worker trains on in each step."""
 
     steps: int  # of the whole run
@@ -36,7 +36,7 @@ class Split:
     segment: int  # items of a worker made by one read, about
     workers: int
 
-    def share(self, rank: int) -> int:
+    def count(self, rank: int) -> int:
         """Items of a worker in a step; the first workers take what does not divide.
 
         Raises ValueError where there are more workers than items in a step.
@@ -50,38 +50,38 @@ class Split:
         return each + (rank < rest)
 
     def weight(self, rank: int) -> float:
-        """A worker's share relative to the mean share."""
-        return self.share(rank) * self.workers / self.items_per_step
+        """A worker's count relative to the mean count."""
+        return self.count(rank) * self.workers / self.items_per_step
 
     def items(self, rank: int, first: int, last: int) -> range:
         """Numbers of the items of a worker in the steps `first` to `last - 1`, of one interval."""
         start = first - first % self.interval
         length = min(self.interval, self.steps - start)
-        before = sum(self.share(other) for other in range(rank))
-        offset, share = start * self.items_per_step + length * before, self.share(rank)
-        return range(offset + (first - start) * share, offset + (last - start) * share)
+        before = sum(self.count(other) for other in range(rank))
+        offset, count = start * self.items_per_step + length * before, self.count(rank)
+        return range(offset + (first - start) * count, offset + (last - start) * count)
 
     def segments(self, first: int) -> Iterator[tuple[int, int]]:
         """Ranges of steps from `first` to the end that are read at once by each worker."""
-        length = max(self.segment // self.share(0), 1)
+        length = max(self.segment // self.count(0), 1)
         while first < self.steps:
             end = min(first + length, first - first % self.interval + self.interval, self.steps)
             yield first, end
             first = end
 
 
-def parts(read: Read, split: Split, first: int, rank: int) -> Iterator[pa.Table]:
+def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Iterator[pa.Table]:
     """This worker's items from step `first` on, a table a step; every worker of the run calls it once, at its start.
 
     Raises RuntimeError where Ray hands out other items than those of this worker and step.
     """
-    if first >= split.steps:
+    if first >= schedule.steps:
         return
-    windows = split_windows(split, first)
+    windows = schedule_windows(schedule, first)
     made = None
     if rank == 0:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        made = ray.remote(Windows).options(num_cpus=0, scheduling_strategy=here).remote(read, split, windows)
+        made = ray.remote(Windows).options(num_cpus=0, scheduling_strategy=here).remote(read, schedule, windows)
     made = ray.train.collective.broadcast_from_rank_zero(made)
 
     def open_window(number: int) -> Iterator[pa.Table]:
@@ -97,65 +97,65 @@ def parts(read: Read, split: Split, first: int, rank: int) -> Iterator[pa.Table]
             for table in tables:
                 if step == middle and number + 1 < len(windows):  # starting a window takes seconds
                     coming = ahead.submit(open_window, number + 1)
-                yield unpacked(table, split, step, rank)
+                yield unpacked(table, schedule, step, rank)
                 step += 1
 
 
-def split_windows(split: Split, first: int) -> list[list[tuple[int, int]]]:
+def schedule_windows(schedule: Schedule, first: int) -> list[list[tuple[int, int]]]:
     """The segments from step `first` on, in lists of so many that all workers' together are at most WINDOW."""
-    segments, length = split.segments(first), max(WINDOW // split.workers, 1)
+    segments, length = schedule.segments(first), max(WINDOW // schedule.workers, 1)
     return list(iter(lambda: list(itertools.islice(segments, length)), []))
 
 
 class Windows:
     """Makes the stream window by window, in a process of its own beside the first worker."""
 
-    def __init__(self, read: Read, split: Split, windows: list[list[tuple[int, int]]]) -> None:
+    def __init__(self, read: Read, schedule: Schedule, windows: list[list[tuple[int, int]]]) -> None:
         quiet_data()
         context = ray.data.DataContext.get_current()
         # A block a read, whatever its size: the splitter hands blocks out in turn, so each worker gets its own.
         context.target_max_block_size = None
-        self._read, self._split, self._windows = read, split, windows
+        self._read, self._schedule, self._windows = read, schedule, windows
         self._shards: dict[int, list[ray.data.DataIterator]] = {}
 
     def shard(self, number: int, rank: int) -> ray.data.DataIterator:
         """A worker's shard of a window."""
         if number not in self._shards:
-            self._shards[number] = window_dataset(self._read, self._split, self._windows[number]).streaming_split(
-                self._split.workers, equal=True
+            self._shards[number] = window_dataset(self._read, self._schedule, self._windows[number]).streaming_split(
+                self._schedule.workers, equal=True
             )
             self._shards.pop(number - 2, None)  # of the window before, some worker may still read
         return self._shards[number][rank]
 
 
-def window_dataset(read: Read, split: Split, window: list[tuple[int, int]]) -> ray.data.Dataset:
+def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]) -> ray.data.Dataset:
     """The items of all workers in the steps of `window`, read as they are consumed.
 
     A row is what one worker trains on in one step: step, rank, and lists of the columns that `read` gives. A block is a
     segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not shut it
     out: one task a worker, which mostly waits for the storage.
     """
-    count = len(window) * split.workers
+    count = len(window) * schedule.workers
     segments = ray.data.from_items([{"segment": number} for number in range(count)], override_num_blocks=count)
     return segments.map_batches(
-        _ReadSegment(read, split, window),
+        _ReadSegment(read, schedule, window),
         batch_size=1,
         batch_format="numpy",
         num_cpus=0,
-        concurrency=max(split.workers, 2),
+        concurrency=max(schedule.workers, 2),
     )
 
 
 class _ReadSegment:
     """Turns the number of a segment into its rows, where Ray runs it."""
 
-    def __init__(self, read: Read, split: Split, window: list[tuple[int, int]]) -> None:
-        self.read, self.split, self.window = read, split, window
+    def __init__(self, read: Read, schedule: Schedule, window: list[tuple[int, int]]) -> None:
+        self.read, self.schedule, self.window = read, schedule, window
 
     def __call__(self, batch: dict) -> pa.Table:
-        segment, rank = divmod(int(batch["segment"][0]), self.split.workers)
+        segment, rank = divmod(int(batch["segment"][0]), self.schedule.workers)
         first, last = self.window[segment]
-        items = self.split.items(rank, first, last)
+        items = self.schedule.items(rank, first, last)
         return packed(self.read(items.start, items.stop), first, last, rank)
 
 
@@ -167,12 +167,12 @@ def packed(items: pa.Table, first: int, last: int, rank: int) -> pa.Table:
     return pa.table({"step": steps, "rank": pa.array([rank] * len(steps), pa.int64())} | lists)
 
 
-def unpacked(row: pa.Table, split: Split, step: int, rank: int) -> pa.Table:
+def unpacked(row: pa.Table, schedule: Schedule, step: int, rank: int) -> pa.Table:
     """The items of one row, a row each again."""
     came = (len(row), row["step"][0].as_py(), row["rank"][0].as_py())
     if came != (1, step, rank):
         raise RuntimeError(
-            f"training data: expected step {step} of worker {rank} of {split.workers}, got {came[0]} rows from step "
+            f"training data: expected step {step} of worker {rank} of {schedule.workers}, got {came[0]} rows from step "
             f"{came[1]} of worker {came[2]}: Ray Data has split its blocks in another way than Ray 2.60 does"
         )
     names = [name for name in row.column_names if name not in ("step", "rank")]

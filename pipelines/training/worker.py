@@ -22,7 +22,7 @@ from pipelines.data.pairs import read_pairs
 from pipelines.data.shards import RowGroup
 from pipelines.training.batches import training_batches
 from pipelines.training.groups import Mix, read_groups
-from pipelines.training.stream import Split, parts
+from pipelines.training.stream import Schedule, worker_items
 from pipelines.training.validation import validate
 
 
@@ -52,25 +52,25 @@ def train_worker(config: dict[str, TrainingJob]) -> None:
         return dataclasses.replace(job.training, bf16=uses_bf16(job.precision, device))
 
     worker = start_worker(job.worker, lambda: TaskNetwork(job.model), training)
-    split = Split(
+    schedule = Schedule(
         steps=job.training.steps,
         items_per_step=job.groups_per_step,
         interval=job.checkpoint_every,
         segment=job.groups_per_read,
         workers=worker.workers,
     )
-    part = split.weight(worker.rank)
+    weight = schedule.weight(worker.rank)
     read = functools.partial(worker.patience, read_groups, job.mix)
     batches = training_batches(
-        parts(read, split, worker.state.step, worker.rank), job.mix.index, job.ingest, job.worker.seed
+        worker_items(read, schedule, worker.state.step, worker.rank), job.mix.index, job.ingest, job.worker.seed
     )
     fit(
         worker.state,
         batches,
         network=worker.network,
-        on_step=_Reporter(job, worker, part),
+        on_step=_Reporter(job, worker, weight),
         conflict_every=job.validate_every,
-        part=part,
+        weight=weight,
     )
     worker.checkpoints.finish()
 
@@ -78,8 +78,8 @@ def train_worker(config: dict[str, TrainingJob]) -> None:
 class _Reporter:
     """Called after each step: logs, validates and checkpoints at the intervals of the params."""
 
-    def __init__(self, job: TrainingJob, worker: Worker, part: float) -> None:
-        self.job, self.worker, self.part = job, worker, part
+    def __init__(self, job: TrainingJob, worker: Worker, weight: float) -> None:
+        self.job, self.worker, self.weight = job, worker, weight
         self.recent: list[StepReport] = []
         self.begun = False
         rows = job.validation if worker.rank == 0 else {}
@@ -107,7 +107,7 @@ class _Reporter:
         """Average the steps since the last call over all workers and note the row."""
         reports, worker = self.recent, self.worker
         means = torch.tensor([[r.loss, *r.task_loss, r.gradient_norm] for r in reports], dtype=torch.float64).mean(0)
-        means[:-1] *= self.part  # the norm is that of all workers' mean gradient
+        means[:-1] *= self.weight  # the norm is that of all workers' mean gradient
         sums = [sum(getattr(r, name) for r in reports) for name in ("samples", "step_seconds", "wait_seconds")]
         own = torch.tensor([*sums, memory_gib()], dtype=torch.float64)
         table = gathered(torch.cat([means, own]), worker.device)

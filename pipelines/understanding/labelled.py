@@ -25,24 +25,24 @@ STORED = 0.5  # of all as JPEG
 
 
 @dataclass(frozen=True)
-class Draw:
+class Damage:
     """What a labelled tile is made of."""
 
     recipes: Sequence[list]  # of each task
     visible: float  # dB: damage that changes a tile less than this cannot be seen, and the tile counts as clean
 
 
-def labelled_tile(clean: bytes, side: int, draw_from: Draw, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def labelled_tile(clean: bytes, side: int, damage: Damage, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A tile, float32 (side, side, 3), of an encoded clean one; its label is the task's place or, after all, clean."""
-    label = len(draw_from.recipes)
+    label = len(damage.recipes)
     if rng.random() < CLEAN_SHARE:
         tile = draw(rng, side).astype(np.float32) / 255 if rng.random() < DRAWN else _various(clean, side, rng)
         tile = _exposed(tile, rng)
     else:
-        task = int(rng.integers(len(draw_from.recipes)))
+        task = int(rng.integers(len(damage.recipes)))
         before = _various(clean, side, rng)
-        tile, _ = degrade(before, draw_from.recipes[task], rng)
-        label = task if psnr(tile, before) <= draw_from.visible else label
+        tile, _ = degrade(before, damage.recipes[task], rng)
+        label = task if psnr(tile, before) <= damage.visible else label
     return _stored(tile, rng), label
 
 

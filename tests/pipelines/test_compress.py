@@ -87,7 +87,7 @@ def test_a_bad_rank_is_refused_and_the_old_checkpoint_stays(trained, tmp_path, r
 
 def test_biases_that_are_zero_keep_all_energy(make_config, tmp_path):
     model = InstructIPT(make_config())
-    save_model(model, tmp_path / "trained")
+    save_model(TaskNetwork(model.config), tmp_path / "trained")
     understanding(model, tmp_path / "understanding")
     report = compress(tmp_path / "trained", tmp_path / "understanding", 1, tmp_path / "out")
     assert set(report["energy_kept"].values()) == {1.0}

@@ -1,4 +1,4 @@
-"""Scores: of the degraded input and of each model, on pairs and on benchmark folders."""
+"""Scores: of the degraded input and of each model, on pairs and on folders of real pairs."""
 
 import json
 
@@ -10,14 +10,14 @@ from ipt.metrics import psnr
 from ipt.model import InstructIPT
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
-from pipelines.common.params import Benchmark
+from pipelines.common.params import RealPairs
 from pipelines.data.pairs import load_validation
 from pipelines.data.rows import encode_image
 from pipelines.evaluate import (
     draw_comparison,
     evaluate,
-    evaluate_benchmarks,
     print_table,
+    score_real_pairs,
     write_pictures,
 )
 from pipelines.training.validation import validate
@@ -43,14 +43,14 @@ def pairs(shards):
 
 
 @pytest.fixture
-def benchmark(tmp_path):
-    """Three pairs of 8-bit images on disk, and their benchmark."""
+def real(tmp_path):
+    """Three pairs of 8-bit images on disk, and where they lie."""
     for number, folder in enumerate(("clean", "degraded")):
         (tmp_path / folder).mkdir()
         for name in ("b", "a", "c"):
             levels = np.random.default_rng([number, ord(name)]).integers(0, 256, (16, 20, 3), np.uint8)
             cv2.imwrite(str(tmp_path / folder / f"{name}.png"), levels)
-    return Benchmark("pairs", str(tmp_path), "derain", None)
+    return RealPairs("pairs", str(tmp_path), "derain", None)
 
 
 def test_held_out_pairs_are_as_many_as_asked_spread_over_the_shards(shards):
@@ -79,13 +79,13 @@ def test_each_model_scores_its_own_restored_images(models, pairs):
     assert json.loads(json.dumps(scores)) == scores
 
 
-def test_a_benchmark_that_is_absent_is_said_so_and_left_out(models, benchmark, tmp_path, capsys):
-    absent = Benchmark("absent", str(tmp_path / "nowhere"), "derain", None)
-    scores = evaluate_benchmarks([absent, benchmark], models, models["compressed"], 0)
+def test_real_pairs_that_is_absent_is_said_so_and_left_out(models, real, tmp_path, capsys):
+    absent = RealPairs("absent", str(tmp_path / "nowhere"), "derain", None)
+    scores = score_real_pairs([absent, real], models, models["compressed"], 0)
     assert list(scores) == ["pairs"]
     assert scores["pairs"]["task"] == "derain"
     assert scores["pairs"]["images"] == 3
-    assert capsys.readouterr().out == (f"evaluate: benchmark absent skipped: {tmp_path}/nowhere/clean is not there\n")
+    assert capsys.readouterr().out == (f"evaluate: absent skipped: {tmp_path}/nowhere/clean is not there\n")
     print_table(scores)
     line = capsys.readouterr().out
     assert line.startswith("evaluate: pairs ")

@@ -47,7 +47,7 @@ def params():
     return dataclasses.replace(
         REAL,
         tasks={task: REAL.tasks[task] for task in TASKS},
-        evaluate=dataclasses.replace(REAL.evaluate, tiles=3, benchmarks=()),
+        evaluate=dataclasses.replace(REAL.evaluate, tiles=3, real_pairs=()),
         promote=limits,
     )
 

@@ -67,7 +67,7 @@ WEIGHTS = torch.tensor([2.0, 1.0])
 def loss_of_part(rank: int, folder) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     own = torch.tensor(SAMPLES)[:, [slice(0, 2), slice(2, 3)][rank]].requires_grad_()
-    loss, scale = balanced_loss(own.mean(1), None, WEIGHTS, part=own.shape[1] * 2 / 3)
+    loss, scale = balanced_loss(own.mean(1), None, WEIGHTS, weight=own.shape[1] * 2 / 3)
     loss.backward()
     torch.save((loss.detach(), scale, own.grad), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from pipelines.common.params import Benchmark, Builtin, Modulation, ParamsError, load_params
+from pipelines.common.params import Builtin, Modulation, ParamsError, RealPairs, load_params
 from pipelines.common.params_schema import params_schema
 
 REAL = Path(__file__).parents[3] / "params.yaml"
@@ -109,8 +109,8 @@ def test_numbers_are_read_as_numbers(load, text, value):
 
 
 def test_optional_values_may_be_absent(load):
-    params = load(changed("evaluate.benchmarks", [{"name": "a", "task": "derain", "path": "x"}]))
-    assert params.evaluate.benchmarks == (Benchmark("a", "x", "derain", None),)
+    params = load(changed("evaluate.real_pairs", [{"name": "a", "task": "derain", "path": "x"}]))
+    assert params.evaluate.real_pairs == (RealPairs("a", "x", "derain", None),)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_optional_values_may_be_absent(load):
         ("seed", "zero", ".seed", "expected a whole number, got 'zero'"),
         ("train.clip_norm", float("inf"), ".train.clip_norm", "expected a finite number above 0, got inf"),
         ("train.clip_norm", float("nan"), ".train.clip_norm", "expected a finite number above 0, got nan"),
-        ("evaluate.benchmarks.0.sigma", float("inf"), ".evaluate.benchmarks[0].sigma",
+        ("evaluate.real_pairs.0.sigma", float("inf"), ".evaluate.real_pairs[0].sigma",
          "expected a finite number, got inf"),
         ("train", None, ".train", "expected a block with steps, "),
         ("train", [1], ".train", "expected a block with steps, "),
@@ -151,9 +151,9 @@ def test_optional_values_may_be_absent(load):
         ("train.precision", True, ".train.precision", "expected one of auto, fp32, bf16; got True"),
         ("ray.cpus_per_worker", "all", ".ray.cpus_per_worker",
          "expected a whole number from 1 to 1000000, or auto; got 'all'"),
-        ("evaluate.benchmarks.1.task", "derian", ".evaluate.benchmarks[1].task",
+        ("evaluate.real_pairs.1.task", "derian", ".evaluate.real_pairs[1].task",
          "unknown task 'derian'; did"),
-        ("evaluate.benchmarks.0.sigma", "25", ".evaluate.benchmarks[0].sigma",
+        ("evaluate.real_pairs.0.sigma", "25", ".evaluate.real_pairs[0].sigma",
          "expected a number, got '25'"),
         ("tasks", {}, ".tasks", "expected a block of one or more named entries, got {}"),
         ("tasks.derain.share", 0, ".tasks.derain.share", "expected a whole number above 0, got 0"),
@@ -210,7 +210,7 @@ def test_every_key_is_needed_where_it_stands(load):
     """No defaults: without any one key of the real file the message names it."""
     small = tree()
     small["tasks"] = {"derain": small["tasks"]["derain"] | {"instructions": ["remove the rain"]}}
-    small["evaluate"]["benchmarks"] = []
+    small["evaluate"]["real_pairs"] = []
     load(small)
     missing = 0
     for block, values in small.items():
@@ -255,7 +255,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(load):
     content["ray"]["zebra"] = 1
     content["diffusion"]["channels"] = [16, "x", 1.5]
     del content["evaluate"]["tiles"]
-    content["evaluate"]["benchmarks"][1]["sigma"] = "25"
+    content["evaluate"]["real_pairs"][1]["sigma"] = "25"
     block = ", ".join(field.name for field in dataclasses.fields(load_params(REAL).ray))
     assert all_told(load, content) == [
         ".seed: expected a whole number, got None",
@@ -264,7 +264,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file(load):
         f".ray.cpus: unknown key 'cpus'; known: {block}",
         f".ray.zebra: unknown key 'zebra'; known: {block}",
         ".ray.cpus_per_worker: missing; expected a whole number from 1 to 1000000, or auto",
-        ".evaluate.benchmarks[1].sigma: expected a number, got '25'",
+        ".evaluate.real_pairs[1].sigma: expected a number, got '25'",
         ".evaluate.tiles: missing; expected a whole number above 0",
         ".diffusion.channels[1]: expected a whole number, got 'x'",
         ".diffusion.channels[2]: expected a whole number, got 1.5",
@@ -276,14 +276,14 @@ def test_all_rules_between_values_are_told_at_once(load):
     content["tasks"]["de-rain"] = content["tasks"]["derain"]
     content["ingest"]["crop"] = 1000
     content["ray"]["workers"] = [4, 2]
-    content["evaluate"]["benchmarks"][0]["task"] = "qqq"
+    content["evaluate"]["real_pairs"][0]["task"] = "qqq"
     content["promote"]["alias"] = "candidate"
     assert [line.partition(": ")[0] for line in all_told(load, content)] == [
         ".tasks.de-rain",
         ".prepare.sources[0]",
         ".ingest.crop",
         ".ray.workers",
-        ".evaluate.benchmarks[0].task",
+        ".evaluate.real_pairs[0].task",
         ".promote.alias",
     ]
 

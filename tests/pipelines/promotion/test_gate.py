@@ -23,7 +23,7 @@ def score(task, psnr=30.0, **changes) -> Score:
 def card(**changes) -> Scorecard:
     values = {
         "tasks": {task: score(task) for task in ("denoise", "derain")},
-        "benchmarks": {"rain100l": score("derain")},
+        "real_pairs": {"rain100l": score("derain")},
         "instructions": {"first": {"one": 0.9, "unclear": 0.9}},
         "harm": {"blind": {"clean": 1.0, "denoise": 3.0, "derain": 3.0}, "derain": {"clean": 99.0, "denoise": -99.0}},
         "megabytes": 3.0,
@@ -54,7 +54,7 @@ def test_an_equal_candidate_passes_every_row():
 WORSE = [
     (with_task("tasks", "derain", psnr=30 - LIMITS.psnr_loss - 0.01), {"psnr/derain", "psnr/mean"}),
     (with_task("tasks", "derain", psnr=30 - LIMITS.mean_loss - 0.01), {"psnr/mean"}),
-    (with_task("benchmarks", "rain100l", psnr=30 - LIMITS.psnr_loss - 0.01), {"psnr/rain100l"}),
+    (with_task("real_pairs", "rain100l", psnr=30 - LIMITS.psnr_loss - 0.01), {"psnr/rain100l"}),
     (with_task("tasks", "derain", psnr=math.nan), {"psnr/derain", "psnr/mean"}),
     (card(instructions={"first": {"one": 0.9, "unclear": 0.9 - 3 * LIMITS.accuracy_loss - 0.01}}), {"instructions"}),
     (with_task("tasks", "derain", damage_seen=0.9 - 3 * LIMITS.accuracy_loss - 0.01), {"seen"}),
@@ -115,15 +115,15 @@ def test_a_task_that_the_champion_lacks_is_held_to_the_floors_and_the_mean_leave
 
 
 def test_a_task_that_the_candidate_lacks_is_a_refusal():
-    candidate = card(tasks={"denoise": score("denoise", 99.0)}, benchmarks={})
+    candidate = card(tasks={"denoise": score("denoise", 99.0)}, real_pairs={})
     rows = judge(candidate, card(tasks={"denoise": score("denoise")}), ["derain"], LIMITS)
     assert failures(rows) == ["psnr/derain"]
     assert LACKS in table(rows)
 
 
-def test_a_benchmark_named_as_a_task_hides_nothing():
-    worse = card(tasks={"derain": score("derain", 20.0)}, benchmarks={"derain": score("derain")})
-    rows = judge(worse, card(tasks={"derain": score("derain")}, benchmarks={"derain": score("derain")}), [], LIMITS)
+def test_real_pairs_named_as_a_task_hides_nothing():
+    worse = card(tasks={"derain": score("derain", 20.0)}, real_pairs={"derain": score("derain")})
+    rows = judge(worse, card(tasks={"derain": score("derain")}, real_pairs={"derain": score("derain")}), [], LIMITS)
     assert failures(rows) == ["psnr/derain", "psnr/mean"]
     assert [row.name for row in rows].count("psnr/derain") == 2
 

@@ -82,11 +82,11 @@ def test_a_scorecard_of_reports_is_the_compressed_models():
     }  # fmt: skip
     evaluation = {
         "tasks": {"derain": score, "overall": {"images": 3}},
-        "benchmarks": {"real": score | {"task": "derain"}},
+        "real_pairs": {"real": score | {"task": "derain"}},
         "harm": {"blind": {"clean": 1.0}},
     }
     card = of_reports(evaluation, {"a": {"one": 0.5, "two": 1.0}, "b": {"one": 0.0}}, 2_500_000, 1.5)
     expected = Score("derain", 3, {"psnr": 20.0, "ssim": 0.1}, {"psnr": 30.0, "ssim": 0.3}, 0.4, 0.5)
     assert card.tasks == {"derain": expected}
-    assert card.benchmarks == {"real": expected}
+    assert card.real_pairs == {"real": expected}
     assert (card.megabytes, card.seconds_per_megapixel, card.understood) == (2.5, 1.5, 0.5)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM on pairs, and the pairs of benchmark folders."""
+"""PSNR and SSIM on pairs, and the pairs of folders of real pairs."""
 
 import cv2
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 
 from ipt.metrics import psnr, ssim
 from ipt.model import InstructIPT
-from pipelines.common.params import Benchmark
+from pipelines.common.params import RealPairs
 from pipelines.data.pairs import load_validation
-from pipelines.scoring.real_pairs import benchmark_pairs
+from pipelines.scoring.real_pairs import read_real_pairs
 from pipelines.scoring.scores import score_pairs
 from pipelines.training.validation import validate
 
@@ -25,14 +25,14 @@ def pairs(shards):
 
 
 @pytest.fixture
-def benchmark(tmp_path):
-    """Three pairs of 8-bit images on disk, and their benchmark."""
+def real(tmp_path):
+    """Three pairs of 8-bit images on disk, and where they lie."""
     for number, folder in enumerate(("clean", "degraded")):
         (tmp_path / folder).mkdir()
         for name in ("b", "a", "c"):
             levels = np.random.default_rng([number, ord(name)]).integers(0, 256, (16, 20, 3), np.uint8)
             cv2.imwrite(str(tmp_path / folder / f"{name}.png"), levels)
-    return Benchmark("pairs", str(tmp_path), "derain", None)
+    return RealPairs("pairs", str(tmp_path), "derain", None)
 
 
 def test_an_identity_model_scores_as_the_degraded_input(identity, pairs):
@@ -45,8 +45,8 @@ def test_an_identity_model_scores_as_the_degraded_input(identity, pairs):
     assert validate(identity, pairs)["deblur"] == pytest.approx(np.mean([p for p, _ in of_task]))
 
 
-def test_pairs_of_a_folder_are_matched_by_name(benchmark, tmp_path):
-    pairs = list(benchmark_pairs(benchmark, 0))
+def test_pairs_of_a_folder_are_matched_by_name(real, tmp_path):
+    pairs = list(read_real_pairs(real, 0))
     assert len(pairs) == 3
     for name, (degraded, clean) in zip("abc", pairs, strict=True):
         for folder, image in (("degraded", degraded), ("clean", clean)):
@@ -54,52 +54,52 @@ def test_pairs_of_a_folder_are_matched_by_name(benchmark, tmp_path):
             np.testing.assert_array_equal(np.rint(image * 255), levels)
 
 
-def test_added_noise_has_its_sigma_and_depends_on_seed_benchmark_and_file(tmp_path):
+def test_added_noise_has_its_sigma_and_depends_on_seed_name_and_file(tmp_path):
     (tmp_path / "clean").mkdir()
     for name in ("a", "b"):
         cv2.imwrite(str(tmp_path / "clean" / f"{name}.png"), np.full((100, 120, 3), 128, np.uint8))
-    benchmark = Benchmark("noisy", str(tmp_path), "denoise", 20.0)
-    (first, clean), (second, _) = benchmark_pairs(benchmark, 0)
+    real = RealPairs("noisy", str(tmp_path), "denoise", 20.0)
+    (first, clean), (second, _) = read_real_pairs(real, 0)
     assert first.dtype == np.float32
     assert (clean == np.float32(128 / 255)).all()
     noise = (first - clean) * 255
     assert noise.std() == pytest.approx(20, rel=0.03)
     assert abs(noise.mean()) < 0.5
     np.testing.assert_allclose(first * 255, np.rint(first * 255), atol=1e-4)
-    np.testing.assert_array_equal(next(benchmark_pairs(benchmark, 0))[0], first)
+    np.testing.assert_array_equal(next(read_real_pairs(real, 0))[0], first)
     (tmp_path / "clean" / "a.png").unlink()
-    np.testing.assert_array_equal(next(benchmark_pairs(benchmark, 0))[0], second)  # whatever else is there
-    renamed = Benchmark("other", str(tmp_path), "denoise", 20.0)
+    np.testing.assert_array_equal(next(read_real_pairs(real, 0))[0], second)  # whatever else is there
+    renamed = RealPairs("other", str(tmp_path), "denoise", 20.0)
     for other in (
         second,
-        next(benchmark_pairs(benchmark, 1))[0],
-        next(benchmark_pairs(renamed, 0))[0],
+        next(read_real_pairs(real, 1))[0],
+        next(read_real_pairs(renamed, 0))[0],
     ):
         assert not np.array_equal(other, first)
-    assert not np.array_equal(next(benchmark_pairs(renamed, 0))[0], second)
+    assert not np.array_equal(next(read_real_pairs(renamed, 0))[0], second)
 
 
 def test_noise_is_clipped_to_the_range(tmp_path):
     (tmp_path / "clean").mkdir()
     cv2.imwrite(str(tmp_path / "clean" / "a.png"), np.full((20, 20, 3), 255, np.uint8))
-    ((noisy, _),) = benchmark_pairs(Benchmark("n", str(tmp_path), "denoise", 50.0), 0)
+    ((noisy, _),) = read_real_pairs(RealPairs("n", str(tmp_path), "denoise", 50.0), 0)
     assert noisy.max() == 1
     assert noisy.min() >= 0
 
 
-def test_an_empty_benchmark_is_an_error(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "clean").mkdir()
-    with pytest.raises(FileNotFoundError, match="clean: expected images of benchmark empty, found none"):
-        list(benchmark_pairs(Benchmark("empty", str(tmp_path), "derain", None), 0))
+    with pytest.raises(FileNotFoundError, match="clean: expected images of empty, found none"):
+        list(read_real_pairs(RealPairs("empty", str(tmp_path), "derain", None), 0))
 
 
-def test_a_missing_degraded_image_is_named(benchmark, tmp_path):
+def test_a_missing_degraded_image_is_named(real, tmp_path):
     (tmp_path / "degraded" / "b.png").unlink()
     with pytest.raises((FileNotFoundError, ValueError), match=r"degraded/b\.png"):
-        list(benchmark_pairs(benchmark, 0))
+        list(read_real_pairs(real, 0))
 
 
-def test_sizes_that_differ_are_named(benchmark, tmp_path):
+def test_sizes_that_differ_are_named(real, tmp_path):
     cv2.imwrite(str(tmp_path / "degraded" / "b.png"), np.zeros((16, 21, 3), np.uint8))
     with pytest.raises(ValueError, match=r"degraded/b\.png: expected \(16, 20, 3\), got \(16, 21, 3\)"):
-        list(benchmark_pairs(benchmark, 0))
+        list(read_real_pairs(real, 0))

@@ -8,7 +8,7 @@ from pipelines.data import drawings
 from pipelines.data.drawings import draw, gradient, plain, shapes, text
 from pipelines.data.rows import encode_image
 from pipelines.understanding import labelled
-from pipelines.understanding.labelled import Draw, labelled_tile
+from pipelines.understanding.labelled import Damage, labelled_tile
 
 NOISE = [{"GaussianNoise": {"sigma": [40, 50]}}]
 FOG = [{"Haze": {"beta": [0.3, 0.3], "airlight": [1, 1], "tint": [0, 0], "near": [6, 6], "span": [0, 1]}}]
@@ -23,7 +23,7 @@ def clean():
 
 def tiles(clean, recipes, count=80, side=32, visible=38.0):
     rng = np.random.default_rng(0)
-    return [labelled_tile(clean, side, Draw(recipes, visible), rng) for _ in range(count)]
+    return [labelled_tile(clean, side, Damage(recipes, visible), rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("side", [16, 64, 128, 200])  # 200: larger than the clean tile
