@@ -16,13 +16,13 @@ repro: $(INSTALLED)  ## rebuild whatever is out of date: data, model, scores, re
 diffusion: $(INSTALLED)  ## optional: a diffusion denoiser with biases by noise level (docs/diffusion.md)
 	@$(BIN)/python -m pipelines.repro pipelines/optional/dvc.yaml
 
-test: $(INSTALLED)  ## fast tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## fast tests, on all cores
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
 	$(BIN)/python -m pytest -m slow
 
-lint: $(INSTALLED)  ## ruff check and format
+lint: $(INSTALLED)  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

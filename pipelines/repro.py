@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import subprocess
@@ -14,6 +15,12 @@ LOCK = Path(".dvc/tmp/repro.lock")
 
 def main() -> int:
     """Run `dvc repro` with the arguments given; refuses while another call is at work in this checkout."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.repro",
+        description="`dvc repro` for one caller at a time, in this environment, with one Ray for all stages.",
+        epilog="All other arguments are those of `dvc repro`: the name of a stage, -f, --dry, ... (dvc repro --help).",
+    )
+    arguments = parser.parse_known_args()[1]
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+") as lock:
         try:
@@ -28,7 +35,7 @@ def main() -> int:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
         lock.flush()
-        return _repro(sys.argv[1:])
+        return _repro(arguments)
 
 
 def _repro(arguments: list[str]) -> int:

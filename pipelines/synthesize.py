@@ -23,7 +23,7 @@ from pipelines.cluster.storage import Storage
 from pipelines.common.files import replace_folder
 from pipelines.common.params import ParamsError, Synthesize, Task, load_params
 from pipelines.common.paths import CLEAN, SHARDS
-from pipelines.common.stage import run
+from pipelines.common.stage import command, run
 from pipelines.data.rows import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
 
 
@@ -86,7 +86,7 @@ def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dic
 
 def main() -> None:
     """Read params.yaml and make the shards of the task named on the command line."""
-    parser = argparse.ArgumentParser(description="Degrade the clean tiles for one task.")
+    parser = argparse.ArgumentParser(prog=command(), description="Degrade the clean tiles for one task.")
     parser.add_argument("--task", required=True, help="a task of params.yaml")
     name = parser.parse_args().task
     params = load_params()

@@ -89,6 +89,32 @@ def test_second_repro_runs_nothing(project: Project) -> None:
     assert project.locked() == before
 
 
+@pytest.mark.parametrize(
+    ("edited", "stages"),
+    [
+        ("ipt/understanding/instruction.py", "understand compress evaluate register"),
+        ("ipt/restoring/tiles.py", "evaluate register"),
+        ("pipelines/serving/service.py", ""),
+        ("ipt/biases/rank.py", "analyze compress register"),
+        ("ipt/network/backbone.py", "analyze train compress evaluate register"),
+        ("pipelines/pictures/tiles.py", "prepare"),
+        ("degradations/rain.py", "synthesize@denoise synthesize@derain understand"),
+        ("pipelines/cluster/checkpoints.py", ""),
+    ],
+)
+def test_an_edit_makes_only_what_uses_it_out_of_date(project: Project, edited: str, stages: str) -> None:
+    path = project.folder / edited
+    before = path.read_text()
+    path.write_text(before + "# edited\n")
+    try:
+        status = json.loads(project.call("dvc", "status", "--json", "dvc.yaml").stdout)
+    finally:
+        path.write_text(before)
+    # A stage whose input another one will make anew is told too, by the input: named are those whose code was edited.
+    changed = {stage for stage, reasons in status.items() if any("changed deps" in reason for reason in reasons)}
+    assert changed == set(stages.split())
+
+
 def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None:
     shown = json.loads(project.call("dvc", "plots", "show", "--json").stdout)
     assert not shown.get("errors")
@@ -191,9 +217,15 @@ def test_killed_training_continues(project: Project) -> None:
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
+    earlier = project.folder / "runs" / "train-0123456789ab"  # as the version before the packages left one behind
+    earlier.mkdir()
+    (earlier / "lives.json").write_text('[{"step": 0, "time": 1.0, "workers": 2}]')
 
     output = project.call(*command).stdout
     assert 0 < int(re.search(r"continues from step (\d+) of 80", output).group(1)) < 80
+    told = rf"train: {earlier} is an unfinished run of another version of this code, .*; .*remove the folder\n"
+    assert re.search(told, output)
+    assert (earlier / "lives.json").is_file()
     assert re.search(r"train: began again 1 times, \d+ s lost to faults, goodput", output)
     assert project.json("metrics/train.json")["restarts"] == 1
     steps = pd.read_csv(project.folder / "plots/loss.csv")["step"].tolist()

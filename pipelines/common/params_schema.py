@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from ipt.files import replace_file
 from pipelines.common.params import adapter
+from pipelines.common.stage import run
 
 SCHEMA_FILE = Path("params.schema.json")
 
@@ -36,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, __doc__)

@@ -1,7 +1,8 @@
-"""How every stage ends: exit code 0, or 1 with the reason in words instead of a traceback."""
+"""How every stage and command begins and ends: its arguments, and exit status 0, or 1 with the reason in words."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -12,16 +13,27 @@ CANNOT_GO_ON = (
 )  # what our own code raises, disk full and missing files included
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call `main` and leave the process; what cannot go on is told on standard error.
+def run(main: Callable[[], None], description: str | None = None) -> None:
+    """Call `main` and leave the process; what cannot go on is told on standard error, its last line the reason.
 
-    A mistake in the code (any other exception) keeps its traceback.
+    With a `description`, its module's docstring, the command takes no arguments: `--help` prints it, any other is
+    refused with exit status 2. Without, `main` reads its own. A mistake in the code (any other exception) keeps its
+    traceback.
     """
+    if description is not None:
+        raw = argparse.RawDescriptionHelpFormatter
+        argparse.ArgumentParser(prog=command(), description=description, formatter_class=raw).parse_args()
     try:
         main()
     except CANNOT_GO_ON as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def command() -> str:
+    """How this process was called: `python -m pipelines.train`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else sys.argv[0]
 
 
 def reason(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """How stages end: what cannot go on is told in words, mistakes in the code keep their traceback."""
 
+import sys
+
 import pytest
 
 from pipelines.common.stage import reason, run
@@ -48,3 +50,24 @@ def test_a_good_end_is_silent(capsys):
 def test_the_cause_inside_of_rays_exceptions_is_what_is_told():
     assert reason(RayError(ValueError("shard a is damaged"))) == "shard a is damaged"
     assert reason(TrainingFailedError({0: RayError(ValueError("worker 0"))})) == "worker 0"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--steps", "3"], 2), (["derain"], 2)])
+def test_a_command_without_arguments_explains_itself_and_refuses_them(monkeypatch, capsys, arguments, status):
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    called = []
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: called.append(1), "Stage: what it does.\n\nAnd how.")
+    assert (ended.value.code, called) == (status, [])
+    told = capsys.readouterr()
+    if status:
+        assert told.err.splitlines()[-1].endswith(f"error: unrecognized arguments: {' '.join(arguments)}")
+    else:
+        assert "Stage: what it does.\n\nAnd how." in told.out
+
+
+def test_a_command_that_reads_its_own_arguments_is_left_to_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--task", "derain"])
+    called = []
+    run(lambda: called.append(sys.argv[1:]))
+    assert called == [["--task", "derain"]]
