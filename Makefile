@@ -22,9 +22,10 @@ test: $(INSTALLED)  ## fast tests
 test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
 	$(BIN)/python -m pytest -m slow
 
-lint: $(INSTALLED)  ## ruff check and format
+lint: $(INSTALLED)  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 schema: $(INSTALLED)  ## params.schema.json anew, after a change of pipelines/common/params.py: what editors know of params.yaml
 	@$(BIN)/python -m pipelines.common.params_schema
