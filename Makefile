@@ -25,6 +25,7 @@ test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow an
 lint: $(INSTALLED)  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 schema: $(INSTALLED)  ## params.schema.json anew, after a change of pipelines/common/params.py: what editors know of params.yaml
 	@$(BIN)/python -m pipelines.common.params_schema

@@ -13,7 +13,8 @@ import sys
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 # It also imports torch where that is installed, for one class that nobody here uses: two seconds in every worker.
-_without_torch = sys.modules.setdefault("albumentations.pytorch", None) is None
+# None forbids an import, which the types of `sys.modules` do not know.
+_without_torch = sys.modules.setdefault("albumentations.pytorch", None) is None  # type: ignore[arg-type]
 import albumentations  # noqa: F401
 
 if _without_torch:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .light import convolve, linear_to_srgb, unclip
 from .trajectory import STEPS, hand_path, hand_walk, path_kernel
 from .transform import Damage
@@ -151,12 +151,12 @@ class CameraShake(Damage):
 
     def __init__(
         self,
-        length=(1.0, 20.0),
-        nervousness=(0.0, 1.0),
-        roll=0.0,
-        highlight=(0.0, 1.0),
+        length: Range = (1.0, 20.0),
+        nervousness: Range = (0.0, 1.0),
+        roll: Range = 0.0,
+        highlight: Range = (0.0, 1.0),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(p, length=length, nervousness=nervousness, roll=roll, highlight=highlight)
 
 
@@ -172,5 +172,5 @@ class Defocus(Damage):
     function: ClassVar = staticmethod(defocus)
     bounds: ClassVar[Bounds] = DEFOCUS_BOUNDS
 
-    def __init__(self, radius=(0.5, 5.0), highlight=(0.0, 1.0), p: float = 0.5):
+    def __init__(self, radius: Range = (0.5, 5.0), highlight: Range = (0.0, 1.0), p: float = 0.5) -> None:
         super().__init__(p, radius=radius, highlight=highlight)

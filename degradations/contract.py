@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any, TypeGuard
 
 import numpy as np
 
 MIN_SIDE = 8  # pixels; below this the filters have no room and no photograph is meant
 
 Bounds = Mapping[str, tuple[float, float]]
+Range = float | tuple[float, float]  # a number, or two that one is drawn between
 
 
 def check_image(image: np.ndarray, where: str) -> np.ndarray:
@@ -57,7 +59,7 @@ def check_numbers(where: str, bounds: Bounds, **values: float) -> None:
             raise ValueError(f"{where}: {name}: expected a number from {low:g} to {high:g}, got {value!r}")
 
 
-def check_range(where: str, value: float | tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:
+def check_range(where: str, value: Range, bounds: tuple[float, float]) -> tuple[float, float]:
     """Turn a number or a pair (lo, hi) into a pair of floats within `bounds`.
 
     Args:
@@ -72,7 +74,7 @@ def check_range(where: str, value: float | tuple[float, float], bounds: tuple[fl
         ValueError: neither form, not finite, reversed, or out of bounds.
     """
     low, high = bounds
-    pair = (value, value) if _is_number(value) else value
+    pair: Any = (value, value) if _is_number(value) else value  # Any: it comes from a file
     if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
         raise ValueError(f"{where}: expected a number or a pair (lo, hi), got {value!r}")
     if not all(_is_number(end) for end in pair):
@@ -85,5 +87,5 @@ def check_range(where: str, value: float | tuple[float, float], bounds: tuple[fl
     return lo, hi
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .transform import Damage
 
 BOUNDS: Bounds = {
@@ -62,7 +62,7 @@ def lens_drops(
     column, row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     distance = 1 - cover  # from the centre, in radii: 0 in the middle, 1 at the rim
     strength = -(1 + np.float32(FIELD) * (0.5 + 0.5 * distance**2))
-    seen = cv2.remap(
+    seen: np.ndarray = cv2.remap(
         cv2.GaussianBlur(image, (0, 0), 1 + size / 40),
         column + strength * offset[..., 0],
         row + strength * offset[..., 1],
@@ -115,10 +115,10 @@ class LensDrops(Damage):
 
     def __init__(
         self,
-        density=(50.0, 400.0),
-        size=(10.0, 60.0),
-        opacity=(0.8, 1.0),
-        rim=(0.2, 0.6),
+        density: Range = (50.0, 400.0),
+        size: Range = (10.0, 60.0),
+        opacity: Range = (0.8, 1.0),
+        rim: Range = (0.2, 0.6),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(p, density=density, size=size, opacity=opacity, rim=rim)

@@ -114,7 +114,7 @@ def _bulge(place: np.ndarray, stretch: np.ndarray, waves: np.ndarray) -> np.ndar
 
 def grain(size: tuple[int, int], rng: np.random.Generator, *, motion: float, angle: float) -> np.ndarray:
     """Fine texture of snow too far away to see flakes: float32 (H, W), at least 0, mean about 1."""
-    noise = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 0.7)
+    noise: np.ndarray = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 0.7)
     if motion >= 1:
         steps = np.linspace(-motion / 2, motion / 2, 2 * int(motion) + 1)
         tilt = np.radians(angle)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .depth import scene_depth
 from .transform import Damage
 
@@ -111,11 +111,11 @@ class Haze(Damage):
 
     def __init__(
         self,
-        beta=(0.05, 0.22),
-        airlight=(0.7, 1.0),
-        tint=(0.0, 0.03),
-        near=(1.0, 6.0),
-        span=(0.0, 5.0),
+        beta: Range = (0.05, 0.22),
+        airlight: Range = (0.7, 1.0),
+        tint: Range = (0.0, 0.03),
+        near: Range = (1.0, 6.0),
+        span: Range = (0.0, 5.0),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(p, beta=beta, airlight=airlight, tint=tint, near=near, span=span)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .light import linear_to_srgb, srgb_to_linear
 from .noise import sensor_noise
 from .transform import Damage
@@ -77,11 +77,11 @@ class LowLight(Damage):
 
     def __init__(
         self,
-        stops=(1.0, 4.0),
-        gamma=(1.0, 1.5),
-        cast=(0.0, 0.2),
-        shot=(1.0, 8.0),
-        read=(0.2, 2.0),
+        stops: Range = (1.0, 4.0),
+        gamma: Range = (1.0, 1.5),
+        cast: Range = (0.0, 0.2),
+        shot: Range = (1.0, 8.0),
+        read: Range = (0.2, 2.0),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(p, stops=stops, gamma=gamma, cast=cast, shot=shot, read=read)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .light import convolve, linear_to_srgb, unclip
 from .trajectory import STEPS, path_kernel
 from .transform import Damage
@@ -61,7 +61,7 @@ def object_motion(
 
 def _outline(
     size: tuple[int, int], rng: np.random.Generator, share: float, margin: int
-) -> tuple[tuple[slice, slice], np.ndarray]:
+) -> tuple[tuple[slice, ...], np.ndarray]:
     """A super-ellipse with a soft rim: the part of a picture that it fills, `margin` pixels around included, and its
     mask there, float32 (h, w) in [0, 1]."""
     radius = share * max(size) / 2
@@ -93,5 +93,7 @@ class ObjectMotion(Damage):
     function: ClassVar = staticmethod(object_motion)
     bounds: ClassVar[Bounds] = BOUNDS
 
-    def __init__(self, length=(2.0, 20.0), size=(0.2, 0.8), highlight=(0.0, 1.0), p: float = 0.5):
+    def __init__(
+        self, length: Range = (2.0, 20.0), size: Range = (0.2, 0.8), highlight: Range = (0.0, 1.0), p: float = 0.5
+    ) -> None:
         super().__init__(p, length=length, size=size, highlight=highlight)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .light import linear_to_srgb, srgb_to_linear
 from .transform import Damage
 
@@ -68,7 +68,7 @@ def gaussian_noise(
     if spatial_spread > 0:
         coarse = rng.uniform(-1, 1, (4, 4)).astype(np.float32)
         smooth = cv2.resize(coarse, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        smooth = cv2.normalize(smooth, None, 1 - spatial_spread, 1 + spatial_spread, cv2.NORM_MINMAX)
+        smooth = cv2.normalize(smooth, np.empty_like(smooth), 1 - spatial_spread, 1 + spatial_spread, cv2.NORM_MINMAX)
         noise *= smooth[..., None]
     noise += image
     return np.clip(noise, 0.0, 1.0, out=noise)
@@ -120,7 +120,7 @@ def sensor_noise(
     if shot > 0:
         electrons = (255 / shot) ** 2
         noise += rng.poisson(raw * np.float32(electrons)) / np.float32(electrons) - raw
-    planes = np.zeros((3, *raw.shape), np.float32)
+    planes: np.ndarray = np.zeros((3, *raw.shape), np.float32)
     for place, channel in sites:
         np.multiply(noise[place], gain[channel], out=planes[channel][place])
     for channel, plane in enumerate(planes):
@@ -151,7 +151,9 @@ class GaussianNoise(Damage):
     function: ClassVar = staticmethod(gaussian_noise)
     bounds: ClassVar[Bounds] = GAUSSIAN_BOUNDS
 
-    def __init__(self, sigma=(5.0, 50.0), channel_spread=0.0, spatial_spread=0.0, p: float = 0.5):
+    def __init__(
+        self, sigma: Range = (5.0, 50.0), channel_spread: Range = 0.0, spatial_spread: Range = 0.0, p: float = 0.5
+    ) -> None:
         super().__init__(p, sigma=sigma, channel_spread=channel_spread, spatial_spread=spatial_spread)
 
 
@@ -171,10 +173,10 @@ class SensorNoise(Damage):
 
     def __init__(
         self,
-        shot=(4.0, 28.0),
-        read=(0.5, 6.0),
-        red_gain=(1.9, 2.4),
-        blue_gain=(1.5, 1.9),
+        shot: Range = (4.0, 28.0),
+        read: Range = (0.5, 6.0),
+        red_gain: Range = (1.9, 2.4),
+        blue_gain: Range = (1.5, 1.9),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(p, shot=shot, read=read, red_gain=red_gain, blue_gain=blue_gain)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .haze import add_veil
 from .transform import Damage
 
@@ -127,7 +127,7 @@ def streak_layer(
         sigma = float(np.sqrt(max((width / depth / 2.355) ** 2 - 0.16, 0.04)))
         drops = np.stack([x, y, streaks, tilt, strength])[:, mine]
         parts = np.array_split(drops, 1 + int(drops[2].sum()) // BLOCK, axis=1)
-        lines = sum(_splat(size, *part) for part in parts)
+        lines = sum((_splat(size, *part) for part in parts), np.zeros(size, np.float32))
         peak = np.sqrt(2 * np.pi * (sigma**2 + 0.16))
         total += cv2.GaussianBlur(lines, (0, 0), sigma) * np.float32(peak)
     return total
@@ -197,16 +197,16 @@ class Rain(Damage):
 
     def __init__(
         self,
-        density=(1000.0, 8000.0),
-        length=(30.0, 150.0),
-        width=(1.5, 5.0),
-        brightness=(0.25, 1.0),
-        angle=(-30.0, 30.0),
-        jitter=(0.0, 4.0),
-        screen=(0.0, 0.3),
-        veil=(0.0, 0.05),
+        density: Range = (1000.0, 8000.0),
+        length: Range = (30.0, 150.0),
+        width: Range = (1.5, 5.0),
+        brightness: Range = (0.25, 1.0),
+        angle: Range = (-30.0, 30.0),
+        jitter: Range = (0.0, 4.0),
+        screen: Range = (0.0, 0.3),
+        veil: Range = (0.0, 0.05),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(
             p,
             density=density,

@@ -64,7 +64,9 @@ def rng_for(seed: int, task: str, image_id: str, variant: int) -> np.random.Gene
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key).digest())))
 
 
-def degrade(clean: np.ndarray, recipe: Sequence[dict], rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+def degrade(
+    clean: np.ndarray, recipe: Sequence[dict[str, Any]], rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Apply a recipe to one image.
 
     Every step takes the same two draws from `rng`, whether it is applied or not, so a step's
@@ -99,7 +101,7 @@ def degrade(clean: np.ndarray, recipe: Sequence[dict], rng: np.random.Generator)
     return image, severity
 
 
-def _count(severity: dict, name: str) -> int:
+def _count(severity: dict[str, Any], name: str) -> int:
     return sum(key.split("#")[0] == name for key in severity)
 
 
@@ -168,7 +170,7 @@ def _apply(transform: A.ImageOnlyTransform, image: np.ndarray, seed: int, where:
     return np.clip(result, 0.0, 1.0)
 
 
-def _check_kept(result: np.ndarray, shape: tuple, transform: A.ImageOnlyTransform, where: str) -> None:
+def _check_kept(result: np.ndarray, shape: tuple[int, ...], transform: A.ImageOnlyTransform, where: str) -> None:
     if result.dtype != np.float32 or result.shape != shape:
         raise ValueError(
             f"{where}: {type(transform).__name__} turns a float32 {shape} image into "

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .transform import Damage
 
 BOUNDS: Bounds = {"factor": (1.0, 8.0), "blur": (0.0, 2.0)}
@@ -64,5 +64,5 @@ class LowResolution(Damage):
     function: ClassVar = staticmethod(low_resolution)
     bounds: ClassVar[Bounds] = BOUNDS
 
-    def __init__(self, factor=(1.5, 4.0), blur=(0.2, 0.8), p: float = 0.5):
+    def __init__(self, factor: Range = (1.5, 4.0), blur: Range = (0.2, 0.8), p: float = 0.5) -> None:
         super().__init__(p, factor=factor, blur=blur)

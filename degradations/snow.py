@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .contract import Bounds, check_image, check_numbers
+from .contract import Bounds, Range, check_image, check_numbers
 from .flakes import draw_flakes, grain, scatter
 from .haze import add_veil
 from .transform import Damage
@@ -165,18 +165,18 @@ class Snow(Damage):
 
     def __init__(
         self,
-        density=(500.0, 8000.0),
-        size=(3.0, 10.0),
-        opacity=(0.7, 1.0),
-        motion=(0.0, 10.0),
-        angle=(-40.0, 40.0),
-        soft_density=(0.0, 150.0),
-        soft_size=(8.0, 30.0),
-        brightness=(0.85, 1.0),
-        veil=(0.0, 0.2),
-        distant=(0.0, 0.1),
+        density: Range = (500.0, 8000.0),
+        size: Range = (3.0, 10.0),
+        opacity: Range = (0.7, 1.0),
+        motion: Range = (0.0, 10.0),
+        angle: Range = (-40.0, 40.0),
+        soft_density: Range = (0.0, 150.0),
+        soft_size: Range = (8.0, 30.0),
+        brightness: Range = (0.85, 1.0),
+        veil: Range = (0.0, 0.2),
+        distant: Range = (0.0, 0.1),
         p: float = 0.5,
-    ):
+    ) -> None:
         super().__init__(
             p,
             density=density,

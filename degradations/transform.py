@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import albumentations as A
 import numpy as np
 
-from .contract import Bounds, check_range
+from .contract import Bounds, Range, check_range
 
 
-class Damage(A.ImageOnlyTransform):
+class Damage(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations says nothing of its types
     """An albumentations transform whose every argument is a range that one number is drawn from.
 
     A subclass names its pure function, the bounds of its parameters, and spells the arguments of
@@ -24,7 +24,7 @@ class Damage(A.ImageOnlyTransform):
     function: ClassVar[Callable[..., np.ndarray]]
     bounds: ClassVar[Bounds]
 
-    def __init__(self, p: float, **ranges: float | tuple[float, float]) -> None:
+    def __init__(self, p: float, **ranges: Range) -> None:
         super().__init__(p=check_range(f"{type(self).__name__}.p", p, (0.0, 1.0))[0])
         for name, value in ranges.items():
             where = f"{type(self).__name__}.{name}"

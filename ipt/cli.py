@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from ipt.network.config import CLEAN
 
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
+    from io import TextIOWrapper
+
     from ipt.model import InstructIPT
     from ipt.restoring.photographs import Report, Request
 
@@ -81,10 +83,11 @@ def understand(
     except CANNOT_GO_ON as error:
         raise _stop(error) from error
     if not sentences:
-        sys.stdin.reconfigure(errors="replace")  # a line that is not UTF-8 is not understood, the others are
+        # A line that is not UTF-8 is not understood, the others are.
+        cast("TextIOWrapper", sys.stdin).reconfigure(errors="replace")
     failed = False
     for sentence in sentences or (line.rstrip("\r\n") for line in sys.stdin):
-        answer = {"understood": [], "probabilities": {}}
+        answer: dict[str, object] = {"understood": [], "probabilities": {}}
         try:
             probabilities = loaded.understand(sentence)
             answer["understood"] = list(understood_tasks(probabilities))
@@ -134,7 +137,7 @@ def describe(report: Report) -> str:
     if report.status == "skipped":
         return f"skipped, {report.output} is there already (--overwrite replaces it)"
     if report.by == "instruction":
-        why = f"understood: {', '.join(report.understood)}"
+        why = f"understood: {', '.join(report.understood or ())}"
     elif report.by == "blind":
         why = _seen(report)
     else:
@@ -146,7 +149,7 @@ def describe(report: Report) -> str:
 
 
 def _seen(report: Report) -> str:
-    likely = max(report.probabilities, key=report.probabilities.get)
+    likely = max(report.probabilities, key=report.probabilities.__getitem__)
     sure = f"{report.probabilities[likely]:.0%}"
     unclear = "instruction not understood; " if report.understood == () else ""
     if report.tasks:

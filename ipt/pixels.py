@@ -14,7 +14,7 @@ def to_unit(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / LEVELS[image.dtype]
 
 
-def from_unit(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def from_unit(image: np.ndarray, dtype: np.dtype | type[np.generic]) -> np.ndarray:
     """float32, clipped to [0, 1], as `dtype`, rounded; the inverse of `to_unit`."""
     clipped = image.clip(0, 1)
     if dtype == np.float32:

@@ -42,7 +42,8 @@ def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings, pinned = params.analyze, params.modulation
     all_layers = pinned.layers == "auto"  # else only the rank is asked for
-    common, network = train_full_rank(params, shards, settings.candidates if all_layers else pinned.layers, device)
+    candidates = settings.candidates if pinned.layers == "auto" else pinned.layers
+    common, network = train_full_rank(params, shards, candidates, device)
     measure = psnr_meter(shards, tuple(params.tasks), settings.tiles, device)
     scores = sensitivity(network, measure)
     layers = tuple(choose_layers(scores, settings.keep) if all_layers else scores)
@@ -153,7 +154,7 @@ def main() -> None:
     """Read params.yaml, choose, and write choice, summary and plots."""
     params = load_params()
     pinned = params.modulation
-    if "auto" in (pinned.rank, pinned.layers):
+    if pinned.rank == "auto" or pinned.layers == "auto":
         choice, scores, energy, summary = analyze(params, SHARDS)
         print(
             f"analyze: {len(choice.layers)} of {summary['candidates']} layers, rank {choice.rank}; the biases are "

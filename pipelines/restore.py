@@ -38,7 +38,8 @@ class Restorer:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`source` and `target` (paths as bytes) to `report` (JSON of a Report)."""
         columns = [map(Path, map(os.fsdecode, batch[name].to_pylist())) for name in ("source", "target")]
-        reports = [restore_file(self.model, *pair, self.request) for pair in zip(*columns, strict=True)]
+        pairs = zip(*columns, strict=True)
+        reports = [restore_file(self.model, source, target, self.request) for source, target in pairs]
         return pa.table({"report": [report.to_json() for report in reports]})
 
 

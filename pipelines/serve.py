@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import ray
 from ray import serve
@@ -68,7 +68,6 @@ def start(settings: Settings, host: str, port: int) -> DeploymentHandle:
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config={"enable_access_log": False})
     environment = {"MLFLOW_TRACKING_URI": tracking_uri()}  # which may be a file of the folder we are in
     deployment = serve.deployment(
-        Service,
         name="service",
         max_ongoing_requests=_MANY,
         graceful_shutdown_timeout_s=settings.timeout,
@@ -77,14 +76,14 @@ def start(settings: Settings, host: str, port: int) -> DeploymentHandle:
             "num_gpus": int(settings.device != "cpu"),
             "runtime_env": {"env_vars": environment},
         },
-    )
+    )(Service)
     return serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
 
 
 def _print_log(handle: DeploymentHandle, output: TextIO) -> None:
     """Print what the service logs, for ever; it may be restarted meanwhile."""
     while True:
-        lines = handle.options(stream=True).log_lines.remote()
+        lines: Any = handle.options(stream=True).log_lines.remote()  # a generator, since it streams
         try:
             for text in lines:
                 print(text, file=output, flush=True)

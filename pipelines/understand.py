@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def understand(params: Params, clean: Path, target: Path) -> dict:
 def fit_instructions(params: Params) -> InstructionModel:
     """The reader of instructions, trained on drawn sentences; its readers at the same time, each in its process."""
     model = InstructionModel(len(params.tasks))
-    jobs = [(params, reader, number) for number, reader in enumerate(model.readers)]
+    jobs: list[tuple[Params, Any, int]] = [(params, reader, number) for number, reader in enumerate(model.readers)]
     with processes(len(jobs), each=1) as pool:
         for reader, state in zip(model.readers, ordered_map(pool, _fit_reader, jobs), strict=True):
             reader.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})

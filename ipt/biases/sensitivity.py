@@ -38,7 +38,7 @@ def fit_all(
     """Train all of `network`, in place; returns the averaged network, ready for inference."""
     state = TrainingState(ByTask(network), settings)
     fit(state, batches, on_step=on_step)
-    return state.ema.module.network.eval()
+    return state.ema.module.get_submodule("network").eval()
 
 
 def fit_biases(

@@ -34,6 +34,8 @@ class IntervalDenoiser(nn.Module):
     until a weight changes. What is not found here (`config`, `dtype`, ...) is the denoiser's.
     """
 
+    interval_of_timestep: Tensor
+
     def __init__(self, denoiser: nn.Module, scheduler: Any, intervals: int) -> None:
         super().__init__()
         self._signature = inspect.signature(denoiser.forward)
@@ -69,7 +71,7 @@ class IntervalDenoiser(nn.Module):
         with selected(self.denoiser, index):
             return self.denoiser(*args, **kwargs)
 
-    def interval_of(self, timestep: Tensor | int, batch: int) -> Tensor:
+    def interval_of(self, timestep: Tensor | int | None, batch: int) -> Tensor:
         """The interval of each sample of a batch, (B,); `timestep` as in `forward`."""
         table = self.interval_of_timestep
         whole = isinstance(timestep, int) and not isinstance(timestep, bool)
@@ -124,7 +126,8 @@ class IntervalDenoiser(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the backbone as diffusers does, and the adapter beside it; `load_denoiser` reads both."""
-        self.backbone().save_pretrained(folder)
+        plain: Any = self.backbone()  # one of diffusers', which write themselves
+        plain.save_pretrained(folder)
         save_adapter(self, folder)
 
     def __getattr__(self, name: str) -> Any:
@@ -201,7 +204,8 @@ def export_merged(denoiser: IntervalDenoiser, folder: Path | str) -> list[Path]:
     """Write the plain denoiser of each interval, as diffusers does, into `folder`/interval-0, -1, ...; returns them."""
     folders = [Path(folder) / f"interval-{interval}" for interval in range(denoiser.intervals)]
     for interval, each in enumerate(folders):
-        denoiser.merged(interval).save_pretrained(each)
+        merged: Any = denoiser.merged(interval)  # one of diffusers', which write themselves
+        merged.save_pretrained(each)
     return folders
 
 

@@ -41,8 +41,8 @@ class Backbone(nn.Module):
         self.up = nn.ModuleList(nn.Linear(widths[i + 1], 4 * widths[i], bias=False) for i in range(deepest))
         self.decoder = nn.ModuleList(stage(level) for level in range(deepest))
         self.head = nn.Conv2d(config.width, patch_values, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     @property
     def reach(self) -> int:
@@ -50,7 +50,8 @@ class Backbone(nn.Module):
         sides = [self.patch * 2**level for level in range(len(self.decoder) + 1)]  # of a position of each level
         # Two convolutions of 3 x 3 in a block; stem and head; each level but the coarsest is passed on both ways.
         convolved = 2 * sides[0] + 2 * len(self.middle) * sides[-1]
-        convolved += sum(4 * len(stage) * side for stage, side in zip(self.encoder, sides, strict=False))
+        for stage, side in zip(self.encoder, sides, strict=False):
+            convolved += 4 * len(list(stage.children())) * side
         return convolved + self.multiple  # and the grid of the coarsest positions
 
     def forward(self, degraded: Tensor) -> Tensor:

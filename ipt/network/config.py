@@ -61,7 +61,8 @@ class ModelConfig:
             raise ValueError(
                 f"model config: missing {sorted(names - set(values))}, unknown {sorted(set(values) - names)}"
             )
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
 
 
 # Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.

@@ -16,10 +16,13 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class TaskSelection:
@@ -30,16 +33,17 @@ class TaskSelection:
         self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
         self.strength = 1.0
 
-    def rows_per_sample(self, batch: int) -> int:
+    @staticmethod
+    def rows_per_sample(index: Tensor, batch: int) -> int:
         """How many rows of a layer's input belong to each sample: 1, or the windows that an image is cut into.
 
         Raises ValueError where the rows cannot be shared out evenly: a wrong index, or a layer that works on something
         that all samples share.
         """
-        rows, rest = divmod(batch, len(self.index))
+        rows, rest = divmod(batch, len(index))
         if rest or not rows:
             raise ValueError(
-                f"task index: expected one task for each sample, got {len(self.index)} for an input of {batch} rows; "
+                f"task index: expected one task for each sample, got {len(index)} for an input of {batch} rows; "
                 "if this layer's input is not the samples, leave it out of `layers`"
             )
         return rows
@@ -52,7 +56,7 @@ class ModulatedLayer(nn.Module):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         rows, columns = layer.weight.flatten(1).shape
-        new = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        new: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
         self.task_up = nn.Parameter(torch.zeros(tasks, rows, rank, **new))  # U: zero, so W_t = W at start
         self.task_down = nn.Parameter(torch.randn(tasks, rank, columns, **new) * columns**-0.5)  # V
         self.selection = selection
@@ -81,7 +85,7 @@ class ModulatedLinear(ModulatedLayer):
         selection = self.selection
         if selection.index is None:
             return F.linear(x, self.weight, self.bias)
-        selection.rows_per_sample(len(x))
+        selection.rows_per_sample(selection.index, len(x))
         weights = self.task_weights()
         if not selection.equal_runs:
             weights = weights[selection.index]
@@ -110,7 +114,7 @@ class ModulatedConv2d(ModulatedLayer):
         if self.selection.index is None:
             return F.conv2d(x, self.weight, self.bias, *rest, self.groups)
         batch = len(x)
-        rows = self.selection.rows_per_sample(batch)
+        rows = self.selection.rows_per_sample(self.selection.index, batch)
         weights = self.task_weights()
         if self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
             weights = weights.view(-1, *self.weight.shape)
@@ -124,7 +128,7 @@ class ModulatedConv2d(ModulatedLayer):
         return out if self.bias is None else out + self.bias[:, None, None]
 
 
-def modulate(model: nn.Module, tasks: int, rank: int | None, layers: Sequence[str] = ("*",)) -> nn.Module:
+def modulate(model: Model, tasks: int, rank: int | None, layers: Sequence[str] = ("*",)) -> Model:
     """Give the layers of `model` whose names match one of the patterns a task bias each, in place.
 
     `layers` are shell patterns on module names ("encoder.*"). Only layers that are exactly Linear or Conv2d count: a
@@ -213,7 +217,7 @@ def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength:
         selection.equal_runs = runs if bool((index == in_order).all()) else 0
 
 
-def merge(model: nn.Module, task: int, strength: float = 1.0) -> nn.Module:
+def merge(model: Model, task: int, strength: float = 1.0) -> Model:
     """A plain copy of `model` that has W_t of one task in its weights: same output, the plain backbone's speed."""
     merged = copy.deepcopy(model)
     for name, layer in modulated_layers(merged).items():
@@ -226,18 +230,18 @@ def merge(model: nn.Module, task: int, strength: float = 1.0) -> nn.Module:
 
 
 def _plain(layer: ModulatedLayer, weight: nn.Parameter) -> nn.Module:
+    plain: nn.Conv2d | nn.Linear
     if isinstance(layer, ModulatedConv2d):
-        groups, k = layer.groups, weight.shape[2:]
+        # Pairs, though torch's types do not say so.
+        pairs: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
         plain = nn.Conv2d(
-            weight.shape[1] * groups,
+            weight.shape[1] * layer.groups,
             weight.shape[0],
-            k,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            groups,
+            kernel_size=(weight.shape[2], weight.shape[3]),
+            groups=layer.groups,
             bias=layer.bias is not None,
             device="meta",
+            **pairs,
         )
     else:
         plain = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta")

@@ -6,16 +6,20 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ipt.photos import tiff
 from ipt.photos.tags import ORIENTATION
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
 
 # Of the kinds that are read and written, by suffix.
 FORMATS = {
@@ -96,7 +100,7 @@ def _to_image(levels: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def open_picture(
-    source: Path | bytes, formats: Sequence[str] | None = None, max_pixels: int | None = None
+    source: Path | bytes, formats: tuple[str, ...] | None = None, max_pixels: int | None = None
 ) -> Iterator[tuple[Image.Image, bytes]]:
     """Yield a file, or the bytes of one, as Pillow opens it, its pixels not yet read, and the file's bytes.
 
@@ -127,8 +131,8 @@ def open_picture(
         raise kind(f"{name}: cannot be read as an image: {_reason(error, formats)}") from error
 
 
-def _reason(error: Exception, formats: Sequence[str] | None) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+def _reason(error: Exception, formats: tuple[str, ...] | None) -> str:
+    if isinstance(error, UnidentifiedImageError):
         expected = f"one of {', '.join(formats)}" if formats else "an image"
         return f"not {expected}, or damaged in its first bytes"
     if isinstance(error, OSError) and error.strerror:
@@ -148,6 +152,11 @@ def orientation(picture: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def tiff_tags(picture: Image.Image) -> Mapping[int, Any]:
+    """The tags of a picture whose format is TIFF, as Pillow read them."""
+    return cast("TiffImageFile", picture).tag_v2  # for `isinstance` Pillow's reader would have to be imported
+
+
 def decode(picture: Image.Image, data: bytes) -> np.ndarray:
     """The pixels of what `open_picture` yields, upright, as uint8 or uint16 (H, W, C).
 
@@ -156,7 +165,7 @@ def decode(picture: Image.Image, data: bytes) -> np.ndarray:
     """
     if picture.mode in _WIDE_MODES:
         raise ImageError(f"{_WIDE_MODES[picture.mode]} pixels have no fixed range; save it with 8 or 16 bits")
-    if picture.format == "TIFF" and 16 in picture.tag_v2.get(tiff.BITS, ()):
+    if picture.format == "TIFF" and 16 in tiff_tags(picture).get(tiff.BITS, ()):
         return _turn(tiff.read_levels(data), orientation(picture))
     picture.load()  # raises where the file is truncated; OpenCV would return what there is
     if picture.format == "PNG" and data[24] == 16:  # bit depth; Pillow cuts 16-bit colour down to 8 silently
@@ -183,7 +192,7 @@ def unpack(picture: Image.Image, turned: int) -> np.ndarray:
     return levels
 
 
-def _read_wide_png(data: bytes, transparent: int | tuple | bytes | None) -> np.ndarray:
+def _read_wide_png(data: bytes, transparent: int | tuple[int, ...] | bytes | None) -> np.ndarray:
     """16-bit pixels as `decode` returns them, not turned; `transparent` is the gray level that stands for nothing."""
     levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None or levels.dtype != np.uint16:

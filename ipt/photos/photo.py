@@ -9,6 +9,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -16,8 +17,11 @@ from PIL import Image, ImageCms
 
 from ipt.files import replace_file
 from ipt.photos import png, tiff
-from ipt.photos.images import FORMATS, ImageError, decode, open_picture, orientation, unpack
+from ipt.photos.images import FORMATS, ImageError, decode, open_picture, orientation, tiff_tags, unpack
 from ipt.photos.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
+
+if TYPE_CHECKING:
+    from PIL.JpegImagePlugin import JpegImageFile
 
 _QUALITY = 95
 _XMP, _ICC, _PREVIEW, _DNG = 700, 34675, 254, 50706
@@ -111,7 +115,7 @@ def _refuse_unfit(picture: Image.Image) -> None:
     frames = getattr(picture, "n_frames", 1)
     if picture.format != "MPO" and frames > 1:
         raise ImageError(f"{frames} pictures or pages; expected one: save the one you want as a file of its own")
-    if picture.format == "TIFF" and (_DNG in picture.tag_v2 or picture.tag_v2.get(_PREVIEW, 0) & 1):
+    if picture.format == "TIFF" and (_DNG in tiff_tags(picture) or tiff_tags(picture).get(_PREVIEW, 0) & 1):
         raise ImageError("a camera's raw file, whose preview alone could be read; develop it to TIFF or JPEG first")
 
 
@@ -127,23 +131,24 @@ def _cmyk_to_srgb(picture: Image.Image) -> Image.Image | None:
         return None
 
 
-def _read_rest(picture: Image.Image, data: bytes) -> dict:
+def _read_rest(picture: Image.Image, data: bytes) -> dict[str, Any]:
     """The fields of Photo that are not pixels."""
     info, kind = picture.info, "JPEG" if picture.format == "MPO" else picture.format
-    rest = {"format": kind, "icc": _bytes(info.get("icc_profile")), "dpi": _dpi(info.get("dpi"))}
+    rest: dict[str, Any] = {"format": kind, "icc": _bytes(info.get("icc_profile")), "dpi": _dpi(info.get("dpi"))}
     rest["exif"] = _tiff_exif(data) if kind == "TIFF" else _exif(info)
     xmp = _bytes(info.get("xmp"))
     if xmp and not any(name in xmp for name in _ELSEWHERE):
         rest["xmp"] = re.sub(rb"(tiff:Orientation(?:=[\"']|>))[0-9]", rb"\g<1>1", xmp)
     if kind == "JPEG":
-        rest["pieces"] = tuple((_KEPT_SEGMENTS[name], body) for name, body in picture.applist if name in _KEPT_SEGMENTS)
+        segments = cast("JpegImageFile", picture).applist  # for `isinstance` Pillow's reader would have to be imported
+        rest["pieces"] = tuple((_KEPT_SEGMENTS[name], body) for name, body in segments if name in _KEPT_SEGMENTS)
     elif kind == "PNG":
         kept = ((name, body) for name, body in png.read_chunks(data) if name in _KEPT_CHUNKS)
         rest["pieces"] = tuple((name, body) for name, body in kept if not body.startswith(_TEXT_OF_OURS))
     elif kind == "WEBP":
         rest["lossless"] = _is_lossless_webp(data)
     elif kind == "TIFF":
-        rest["compression"] = picture.tag_v2.get(tiff.COMPRESSION, tiff.NONE)
+        rest["compression"] = tiff_tags(picture).get(tiff.COMPRESSION, tiff.NONE)
     return rest
 
 
@@ -151,7 +156,7 @@ def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
 
 
-def _dpi(value: object) -> tuple[float, float] | None:
+def _dpi(value: Any) -> tuple[float, float] | None:
     """A resolution as two numbers that JPEG and BMP can hold, None for anything else."""
     try:
         across, down = (float(number) for number in value)
@@ -160,7 +165,7 @@ def _dpi(value: object) -> tuple[float, float] | None:
     return (across, down) if all(math.isfinite(x) and 0 < x <= 65535 for x in (across, down)) else None
 
 
-def _exif(info: dict) -> bytes | None:
+def _exif(info: dict[str | tuple[int, int], Any]) -> bytes | None:
     block = _bytes(info.get("exif"))
     if block is None:
         try:  # as older programs hide it in PNG: hexadecimal after three lines

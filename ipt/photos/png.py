@@ -34,7 +34,7 @@ def encode(pixels: np.ndarray, chunks: list[Chunk]) -> bytes:
     head = struct.pack(">LLBBBBB", width, height, pixels.itemsize * 8, _COLOUR_TYPES[channels], 0, 0, 0)
     rows = max(1, _BAND_BYTES // (width * channels * pixels.itemsize))
     packer = zlib.compressobj(strategy=zlib.Z_RLE)
-    packed = [packer.compress(_filter(pixels, top, top + rows)) for top in range(0, height, rows)]
+    packed = [packer.compress(_filter(pixels, top, top + rows).data) for top in range(0, height, rows)]
     chunks = [(b"IHDR", head), *chunks, *((b"IDAT", part) for part in [*packed, packer.flush()]), (b"IEND", b"")]
     return _SIGNATURE + b"".join(_pack(kind, content) for kind, content in chunks)
 

@@ -6,18 +6,20 @@ A directory is a dict from tag to (kind, count, value). The value is bytes in th
 from __future__ import annotations
 
 import struct
+from typing import Literal
+
+Order = Literal["<", ">"]  # of bytes, as `struct` and numpy call it
+Tags = dict[int, tuple[int, int, "bytes | Tags"]]
 
 ORIENTATION = 0x0112
 BYTE, SHORT, LONG, UNDEFINED = 1, 3, 4, 7
 _DIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF, GPS, interoperability
-_ORDERS = {b"II": "<", b"MM": ">"}
+_ORDERS: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}  # kind: how `struct` calls it
 
-Tags = dict[int, tuple[int, int, "bytes | Tags"]]
 
-
-def read_tags(data: bytes) -> tuple[str, Tags]:
+def read_tags(data: bytes) -> tuple[Order, Tags]:
     """The byte order ("<" or ">") and the first directory of a TIFF file or EXIF block.
 
     Entries of an unknown kind and those that point outside `data` are left out. Raises ValueError for other damage.
@@ -36,7 +38,8 @@ def _read_directory(data: bytes, order: str, big: bool, start: int, deeper: int)
     start = min(start, len(data))  # then struct says that it is outside
     (count,) = struct.unpack_from(head, data, start)
     start += struct.calcsize(head)
-    tags, room = {}, len(data)
+    tags: Tags = {}
+    room = len(data)
     for index in range(count):
         tag, kind, length, value = struct.unpack_from(entry, data, start + index * struct.calcsize(entry))
         size = _SIZES.get(kind, 0) * length
@@ -60,7 +63,9 @@ def _read_directory(data: bytes, order: str, big: bool, start: int, deeper: int)
 def numbers(order: str, tags: Tags, tag: int, *default: int) -> tuple[int, ...]:
     """The whole numbers of a tag, or `default` where it is not there or holds something else."""
     kind, count, value = tags.get(tag, (0, 0, b""))
-    return struct.unpack(f"{order}{count}{_INTEGERS[kind]}", value) if kind in _INTEGERS else default
+    if kind not in _INTEGERS or isinstance(value, dict):
+        return default
+    return struct.unpack(f"{order}{count}{_INTEGERS[kind]}", value)
 
 
 def entry(order: str, *values: int, kind: int = LONG) -> tuple[int, int, bytes]:

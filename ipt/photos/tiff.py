@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 
-from ipt.photos.tags import SHORT, Tags, change_entries, entry, numbers, pack_header, pack_tags, read_tags
+from ipt.photos.tags import SHORT, Order, Tags, change_entries, entry, numbers, pack_header, pack_tags, read_tags
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 SAMPLES, PLANAR, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 284, 317, 338, 339
@@ -80,7 +80,7 @@ def _read_plane(data: bytes, order: str, tags: Tags, samples: int, planes: int, 
     if any(place + length > len(data) for place, length in zip(places, lengths, strict=True)):
         raise ValueError("the file is truncated")
     part = slice(plane * len(places) // planes, (plane + 1) * len(places) // planes)
-    gray = {
+    gray: Tags = {
         WIDTH: entry(order, width * samples),
         PHOTOMETRIC: entry(order, 1, kind=SHORT),
         BITS: entry(order, 16, kind=SHORT),
@@ -129,7 +129,7 @@ def _unmultiply(levels: np.ndarray) -> np.ndarray:
     return np.concatenate([np.where(alpha > 0, colour, levels[..., :-1]), alpha], axis=2)
 
 
-def encode(pixels: np.ndarray, order: str, tags: Tags, compression: int) -> bytes:
+def encode(pixels: np.ndarray, order: Order, tags: Tags, compression: int) -> bytes:
     """A TIFF file of uint8 or uint16 (H, W, C) pixels, C as in `read_levels`, with `tags` beside those of the layout.
 
     A `compression` that loses something, or that is not written here, becomes deflate.
@@ -160,7 +160,7 @@ def encode(pixels: np.ndarray, order: str, tags: Tags, compression: int) -> byte
     return b"".join([pack_header(order, start), *strips, pack_tags(order, tags | layout, start)])
 
 
-def _pack_strip(strip: np.ndarray, order: str, compression: int, predictor: int) -> bytes:
+def _pack_strip(strip: np.ndarray, order: Order, compression: int, predictor: int) -> bytes:
     if predictor == 2:
         left, strip = strip, strip.copy()
         strip[:, 1:] -= left[:, :-1]
@@ -168,17 +168,17 @@ def _pack_strip(strip: np.ndarray, order: str, compression: int, predictor: int)
     if compression == NONE:
         return packed.tobytes()
     if compression == DEFLATE:
-        return zlib.compress(packed)
+        return zlib.compress(packed.data)
     rows = packed.view(np.uint8).reshape(len(packed), -1)  # for OpenCV these bytes are a gray picture
     options = {
         cv2.IMWRITE_TIFF_COMPRESSION: compression,
         cv2.IMWRITE_TIFF_PREDICTOR: 1,
         cv2.IMWRITE_TIFF_ROWSPERSTRIP: len(rows),
     }
-    done, data = cv2.imencode(".tif", rows, [number for option in options.items() for number in option])
+    done, picture = cv2.imencode(".tif", rows, [number for option in options.items() for number in option])
     if not done:
         raise ValueError(f"OpenCV cannot pack TIFF with compression {compression}")
-    data = data.tobytes()
+    data = picture.tobytes()
     ours, tags = read_tags(data)
     (place,), (size,) = numbers(ours, tags, STRIP_OFFSETS), numbers(ours, tags, STRIP_SIZES)
     return data[place : place + size]

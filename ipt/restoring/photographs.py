@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -68,7 +68,8 @@ class Report:
     def from_json(cls, line: str) -> Report:
         """The inverse of `to_json`."""
         values = json.loads(line)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
 
 
 def find_photographs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:

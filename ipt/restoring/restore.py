@@ -72,7 +72,7 @@ def plan_restoration(
         if understood:
             return Plan(understood, "instruction", probabilities, understood)
     seen = dict(zip((*model.config.tasks, CLEAN), estimate(model.estimator, image).tolist(), strict=True))
-    likely = max(seen, key=seen.get)
+    likely = max(seen, key=seen.__getitem__)
     tasks = () if likely == CLEAN or seen[likely] <= SURE else (likely,)
     return Plan(tasks, "blind", seen, understood)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +160,7 @@ def fit(
         started = time.perf_counter()
 
 
-def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, weight: float = 1.0) -> dict:
+def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, weight: float = 1.0) -> dict[str, Any]:
     """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm.
 
     `weight` as in `fit`.
@@ -214,11 +215,11 @@ def has_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def _ema_update(decay: float) -> Callable:
+def _ema_update(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """Exponential moving average whose window grows with the run, so that the first weights are soon forgotten."""
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(list(averaged), list(current), weight)
 

@@ -28,6 +28,10 @@ AHEAD = 1e-3  # in scores, so that clean leads and does not tie
 class Estimator(nn.Module):
     """Scores the tasks, and clean as the last, for each of a batch of tiles."""
 
+    mean: Tensor
+    spread: Tensor
+    caution: Tensor
+
     def __init__(self, tasks: int) -> None:
         super().__init__()
         statistics = texture(torch.zeros(1, 3, SMALLEST, SMALLEST)).shape[1]

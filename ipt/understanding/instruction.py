@@ -45,6 +45,8 @@ class InstructionModel(nn.Module):
 class Reader(nn.Module):
     """Weighs what a sentence may ask for: nothing, one task or two."""
 
+    sets: Tensor
+
     def __init__(self, tasks: int) -> None:
         super().__init__()
         self.pieces = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean")

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -43,18 +44,21 @@ def _start_or_join() -> str:
     settings = load_params().ray
     address = os.environ.get("RAY_ADDRESS") or settings.address
     # What workers print and Ray narrates stays in Ray's own log files; errors reach the driver as exceptions.
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
-        context = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+        context: Any = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         context = _join(address, settings, quiet)
     quiet_data()
     return context.address_info["address"]
 
 
-def _join(address: str, settings: Ray, quiet: dict) -> ray.client_builder.ClientContext:
-    """Connect to a running cluster; its nodes get this checkout's code where they do not see the checkout."""
+def _join(address: str, settings: Ray, quiet: dict[str, Any]) -> Any:
+    """Connect to a running cluster; its nodes get this checkout's code where they do not see the checkout.
+
+    Returns what `ray.init` does, whose type is private to Ray.
+    """
     if address.startswith("ray://"):
         raise ClusterError(
             f"{address}: Ray Train does not run through Ray Client; run this on a node of the cluster, or as a Ray job"

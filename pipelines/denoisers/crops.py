@@ -34,8 +34,8 @@ def cut_crops(path: Path | str, side: int, seed: int, numbers: range) -> list[np
     Raises ValueError for a tile that is damaged or smaller than the crop.
     """
     rows = open_tiles(path).metadata.num_rows
-    orders = {number // rows: None for number in numbers}
-    orders = {each: np.random.default_rng([seed, each]).permutation(rows) for each in orders}
+    passes = {number // rows for number in numbers}
+    orders = {each: np.random.default_rng([seed, each]).permutation(rows) for each in passes}
     wanted = [int(orders[number // rows][number % rows]) for number in numbers]
     places = np.unique(wanted)
     tiles = {place: _decode(path, row) for place, row in zip(places.tolist(), read_tiles(path, places), strict=True)}
@@ -55,5 +55,5 @@ def _cut(tile: np.ndarray, side: int, seed: list[int]) -> np.ndarray:
         raise ValueError(f"crop: expected tiles of at least {side} x {side} pixels, got {height} x {width}")
     rng = np.random.default_rng(seed)
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
-    turned = np.rot90(tile[top : top + side, left : left + side], rng.integers(4))
+    turned = np.rot90(tile[top : top + side, left : left + side], int(rng.integers(4)))
     return np.ascontiguousarray(turned[:, :: int(rng.choice([1, -1]))])

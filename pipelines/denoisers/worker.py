@@ -38,7 +38,7 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     schedule = Schedule(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, worker.workers)
     read = functools.partial(worker.patience, read_crops, job.tiles, settings.crop, seed)
     min_snr = None if settings.min_snr == "none" else settings.min_snr
-    table, count = state.model.interval_of_timestep.cpu(), schedule.count(rank)
+    table, count = state.model.get_buffer("interval_of_timestep").cpu(), schedule.count(rank)
     recent, started = [], time.perf_counter()
     for crops in worker_items(read, schedule, state.step, rank):
         clean = to_images(crops, settings.crop)

@@ -151,7 +151,7 @@ def _lay(rng: np.random.Generator, image: np.ndarray, leaf: _Leaf, textures: lis
     if leaf.shadow:
         _cast_shadow(rng, window, coverage, leaf)
     height, width = coverage.shape
-    light = np.float32(1)
+    light: np.ndarray | np.float32 = np.float32(1)
     if leaf.strength:
         texture = textures[leaf.texture]
         top = int(rng.integers(len(texture) - height + 1))

@@ -55,7 +55,9 @@ def list_pictures(source: Source, seed: int) -> list[Picture]:
         return _folder_pictures(source.folder)
     if source.builtin is not None:
         return _builtin_pictures(source.builtin)
-    return _dead_leaves_pictures(source.dead_leaves, seed)
+    if source.dead_leaves is not None:
+        return _dead_leaves_pictures(source.dead_leaves, seed)
+    raise SourceError("prepare.sources: expected one of folder, builtin and dead_leaves, got none")
 
 
 def read_picture(picture: Picture) -> np.ndarray:

@@ -26,7 +26,7 @@ class Row:
     @property
     def passed(self) -> bool:
         """Whether the candidate is on the right side of the bar; not-a-number never is."""
-        if self.candidate is None:
+        if self.candidate is None or self.bar is None:
             return False
         if self.at_least:
             return self.candidate >= self.bar - EXACT
@@ -74,7 +74,7 @@ def _psnr_rows(candidate: Scorecard, champion: Scorecard | None, limits: Promote
     yield from _psnr_of_each(candidate.tasks, champion.tasks if champion else {}, limits)
     yield from _psnr_of_each(candidate.real_pairs, champion.real_pairs if champion else {}, limits)
     common = shared_tasks(candidate, champion)
-    if common:
+    if champion and common:
         beside = champion.mean(common)
         why = f"champion - {limits.mean_loss:g} dB"
         yield Row("psnr/mean", candidate.mean(common), beside, beside - limits.mean_loss, True, why)
@@ -101,10 +101,11 @@ def _psnr_of_each(new: dict[str, Score], old: dict[str, Score], limits: Promote)
 
 def _understanding_rows(candidate: Scorecard, champion: Scorecard | None, limits: Promote) -> Iterator[Row]:
     common = shared_tasks(candidate, champion)
+    before = champion if common else None
     tasks, floors = common or list(candidate.tasks), limits.floors
-    rows = [("instructions", candidate.understood, champion.understood if common else None, floors.instructions)]
+    rows = [("instructions", candidate.understood, before.understood if before else None, floors.instructions)]
     for name, share, floor in (("seen", Scorecard.seen, floors.seen), ("clean", Scorecard.clean_seen, floors.clean)):
-        rows.append((name, share(candidate, tasks), share(champion, tasks) if common else None, floor))
+        rows.append((name, share(candidate, tasks), share(before, tasks) if before else None, floor))
     if common:
         new = [task for task in candidate.tasks if task not in common]
         rows += [(f"seen/{task}", candidate.seen([task]), None, floors.seen) for task in new]

@@ -34,7 +34,7 @@ def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Pa
             continue
         print(f"promote: measuring the {name}", flush=True)
         scorecards[name] = Scorecard(
-            tasks={task: _score(model, task, lambda of_task=of_task: of_task) for task, of_task in of_model.items()},
+            tasks={task: _score(model, task, functools.partial(list, of_task)) for task, of_task in of_model.items()},
             real_pairs={
                 pairs.name: _score(model, pairs.task, functools.partial(read_real_pairs, pairs, params.seed))
                 for pairs in real

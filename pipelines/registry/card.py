@@ -114,10 +114,9 @@ def _row(name: str, score: Score) -> str:
 def _source(source: Source) -> str:
     if source.folder:
         return f"Photographs in `{source.folder.path}`; their licences are their owner's to state."
-    if source.builtin:
-        return (
-            "Photographs bundled with scikit-image (their licences: its data/README) and scikit-learn (CC BY 2.0, "
-            "danielbuechele and vultilion)."
-        )
-    leaves = source.dead_leaves
-    return f"{leaves.images} procedural dead-leaves pictures of {leaves.size} pixels; nobody's."
+    if leaves := source.dead_leaves:
+        return f"{leaves.images} procedural dead-leaves pictures of {leaves.size} pixels; nobody's."
+    return (
+        "Photographs bundled with scikit-image (their licences: its data/README) and scikit-learn (CC BY 2.0, "
+        "danielbuechele and vultilion)."
+    )

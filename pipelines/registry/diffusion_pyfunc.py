@@ -9,6 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from diffusers import DDIMScheduler, UNet2DModel
+from mlflow.pyfunc import PythonModel
 
 from ipt.diffusion.denoiser import load_denoiser
 from ipt.diffusion.denoising import sample_images
@@ -16,7 +17,7 @@ from ipt.diffusion.denoising import sample_images
 MOST_IMAGES = 1024  # of one row
 
 
-class DiffusionModel(mlflow.pyfunc.PythonModel):
+class DiffusionModel(PythonModel):
     """Draws `n` pictures from `seed` in `steps` steps of DDIM for each row; the same row gives the same pictures.
 
     Returns a table with a row for each picture: `row` (of the input), `image` (PNG bytes) and `error`. An input row
@@ -31,7 +32,7 @@ class DiffusionModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """A row for each picture, in the order of the input."""
-        rows = []
+        rows: list[dict[str, object]] = []
         for number, row in enumerate(model_input.to_dict("records")):
             try:
                 rows += [{"row": number, "image": _encode(image), "error": None} for image in self._draw(row)]

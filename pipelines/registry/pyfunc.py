@@ -12,6 +12,7 @@ import json
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.pyfunc import PythonModel
 
 from ipt.model import load_model
 from ipt.photos.photo import encode_photo, read_photo
@@ -20,7 +21,7 @@ from ipt.restoring.restore import plan_restoration, restore_tasks
 CANNOT_RESTORE = (ValueError, MemoryError, RuntimeError)  # wrong input; a picture too large for this machine
 
 
-class InstructIPTModel(mlflow.pyfunc.PythonModel):
+class InstructIPTModel(PythonModel):
     """Restores each row's `image` (an encoded file: bytes or base64 text) as its `task` or `instruction` asks.
 
     With neither, the image decides. `strength` scales the task's bias; none is 1. Returns a table with `image` (bytes
@@ -70,9 +71,11 @@ def _bytes(value: object) -> bytes:
 
 
 def _text(name: str, value: object) -> str | None:
-    if not isinstance(value, str) and not _is_missing(value):
+    if _is_missing(value):
+        return None
+    if not isinstance(value, str):
         raise ValueError(f"{name}: expected text, got {_kind(value)}")
-    return None if _is_missing(value) or value == "" else value
+    return value or None
 
 
 def _number(value: object) -> float:

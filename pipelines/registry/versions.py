@@ -64,7 +64,7 @@ class Registered:
 
     def text(self, number: int, path: str) -> str:
         """A text among the artifacts of the version's run; empty where there is none such."""
-        run_id = self.version(number).run_id
+        run_id = _run_of(self.version(number))
         if path not in [file.path for file in self.client.list_artifacts(run_id)]:
             return ""
         with tempfile.TemporaryDirectory() as folder:
@@ -72,9 +72,9 @@ class Registered:
 
     def record(self, number: int, texts: dict[str, str], tags: dict[str, str], description: str) -> None:
         """Texts (path -> text) as artifacts of the version's run, tags and a description on the version."""
-        version = self.version(number)
+        run_id = _run_of(self.version(number))
         for path, text in texts.items():
-            self.client.log_text(version.run_id, text, path)
+            self.client.log_text(run_id, text, path)
         for name, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), name, value)
         self.client.update_model_version(self.model, str(number), description)
@@ -126,7 +126,7 @@ def copy_version(here: Registered, number: int, uri: str, experiment: str, alias
 def _copy(
     here: Registered, version: ModelVersion, folder: Path, there: mlflow.MlflowClient, experiment: str, digest: str
 ) -> int:
-    origin = here.client.get_run(version.run_id)
+    origin = here.client.get_run(_run_of(version))
     experiment = experiment_id(there, experiment)
     run_id = there.create_run(experiment, run_name=origin.info.run_name).info.run_id
     there.log_batch(
@@ -136,7 +136,7 @@ def _copy(
         tags=[RunTag(name, value) for name, value in origin.data.tags.items() if not name.startswith("mlflow.")],
     )
     with tempfile.TemporaryDirectory() as artifacts:
-        there.log_artifacts(run_id, here.client.download_artifacts(version.run_id, "", artifacts))
+        there.log_artifacts(run_id, here.client.download_artifacts(origin.info.run_id, "", artifacts))
     there.set_terminated(run_id)
     logged = there.create_logged_model(experiment, "model", source_run_id=run_id)
     there.log_model_artifacts(logged.model_id, str(folder))
@@ -152,6 +152,12 @@ def _copy(
         model_id=logged.model_id,
     )
     return int(made.version)
+
+
+def _run_of(version: ModelVersion) -> str:
+    if version.run_id is None:
+        raise ValueError(f"{version.name}: version {version.version} belongs to no run")
+    return version.run_id
 
 
 def weights_digest(folder: Path) -> str:

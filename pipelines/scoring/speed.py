@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ SIDE = 512  # pixels, of the picture that is restored
 TURNS = 3
 
 
-def seconds_per_megapixel(models: dict[str, TaskNetwork]) -> dict[str, float]:
+def seconds_per_megapixel(models: Mapping[str, TaskNetwork]) -> dict[str, float]:
     """The shortest of TURNS restorations of a SIDE x SIDE picture by each model, in turn, in seconds per megapixel."""
     picture = np.random.default_rng(0).random((SIDE, SIDE, 3), np.float32)
     shortest = dict.fromkeys(models, float("inf"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, UploadFile
@@ -99,7 +99,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _read_form(headers: Headers, body: bytes) -> dict:
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
 

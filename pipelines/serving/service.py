@@ -126,7 +126,8 @@ class Service:
 
     async def _answer_restore(self, request: Request) -> Response:
         """Whatever happens inside becomes an answer, a number and a line of the log."""
-        started, seen = time.perf_counter(), {}
+        started = time.perf_counter()
+        seen: dict[str, object] = {}
         self._waiting += 1
         self._metrics.waiting.set(self._waiting)
         try:
@@ -158,7 +159,7 @@ class Service:
         job_of = _Pending()
         try:
             async with asyncio.timeout(settings.timeout):
-                photo, outcome, content = await self._work(order, job_of, seen)
+                photo, outcome, content, version = await self._work(order, job_of, seen)
         except TimeoutError:
             raise RequestError(504, f"not done after {settings.timeout:g} seconds; send a smaller picture") from None
         finally:
@@ -169,13 +170,13 @@ class Service:
             "by": outcome.plan.by,
             "understood": outcome.plan.understood,
             "probabilities": {name: round(value, 3) for name, value in outcome.plan.probabilities.items()},
-            "model": job_of.job.loaded.version,
+            "model": version,
         }
         seen |= {"tasks": told["tasks"], "by": told["by"], "batch": outcome.batch, "model": told["model"]}
         return _answer(request, content, _MIME[photo.format], told)
 
     async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
-        """Decode, restore and encode; returns the photo, the outcome and the file's bytes."""
+        """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
         try:
             check_wish(loaded.model, order.task, order.instruction, order.strength)
@@ -200,8 +201,9 @@ class Service:
         except ValueError as error:  # what only reading the instruction shows
             raise RequestError(400, str(error)) from error
         if not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels):
-            return photo, outcome, order.image  # as it came, to the byte
-        return photo, outcome, await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
+            return photo, outcome, order.image, loaded.version  # as it came, to the byte
+        content = await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
+        return photo, outcome, content, loaded.version
 
     def _check_token(self, request: Request) -> None:
         if self._settings.token is None:

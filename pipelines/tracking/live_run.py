@@ -51,7 +51,7 @@ class LiveRun:
         if self._monitor:
             self._monitor.finish()
         status = "FAILED" if kind else "FINISHED"
-        if not self._attempt(lambda client: client.set_terminated(self.run_id, status)):
+        if not self._attempt(lambda client, run_id: client.set_terminated(run_id, status)):
             self._tell(f"{self._missing()}; when it is back, `dvc repro register` logs what is missing")
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -61,15 +61,14 @@ class LiveRun:
         if self._away_since is None or time.monotonic() - self._away_since >= RETRY:
             self._attempt(self._keep_monitoring)
 
-    def _attempt(self, last: Callable[[mlflow.MlflowClient], Any] = lambda client: None) -> bool:
+    def _attempt(self, last: Callable[[mlflow.MlflowClient, str], Any] = lambda client, run_id: None) -> bool:
         """Start the run where that is still to do, log what waits, do `last`; False where the store is away."""
         try:
             with tracking("`dvc repro train`") as client:
-                if not self.run_id:
-                    self._start(client)
-                log_metrics(client, self.run_id, self._waiting)
+                run_id = self.run_id or self._start(client)
+                log_metrics(client, run_id, self._waiting)
                 back, self._waiting, self._away_since = self._away_since, [], None
-                last(client)
+                last(client, run_id)
         except TrackingError as error:
             if self._away_since is None:
                 self._tell(f"no live tracking ({str(error).splitlines()[0]}); training goes on and tries again")
@@ -79,7 +78,7 @@ class LiveRun:
             self._tell("MLflow is back, and all values are logged")
         return True
 
-    def _start(self, client: mlflow.MlflowClient) -> None:
+    def _start(self, client: mlflow.MlflowClient) -> str:
         experiment = experiment_id(client, self._params.register.experiment)
         open_runs = client.search_runs(
             [experiment],
@@ -97,12 +96,13 @@ class LiveRun:
         tags = {"git_commit": git_commit()} | {f"continued_with.{name}": value for name, value in changed.items()}
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         self.run_id = run_id
-        self._keep_monitoring(client)
+        self._keep_monitoring(client, run_id)
+        return run_id
 
-    def _keep_monitoring(self, client: mlflow.MlflowClient) -> None:
+    def _keep_monitoring(self, client: mlflow.MlflowClient, run_id: str) -> None:
         """Start MLflow's system metrics; they end where the store is away, and start anew where it is back."""
         if not any(thread.name == "SystemMetricsMonitor" for thread in threading.enumerate()):
-            self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True)
+            self._monitor = SystemMetricsMonitor(run_id, resume_logging=True)
             self._monitor.start()
 
     def _missing(self) -> str:

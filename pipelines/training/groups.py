@@ -72,7 +72,7 @@ def open_mix(
 
     `places` says where the folder of each task will be read, where that is elsewhere.
     """
-    row_groups = [row_groups_of(shards / name / split, places and f"{places[name]}/{split}") for name in tasks]
+    row_groups = [row_groups_of(shards / name / split, f"{places[name]}/{split}" if places else None) for name in tasks]
     for name, groups in zip(tasks, row_groups, strict=True):
         if not groups.rows.sum():
             raise ShardError(f"{shards / name / split}: expected samples, got shards without rows; remake them")

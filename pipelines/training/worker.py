@@ -10,6 +10,7 @@ import functools
 import resource
 import sys
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -97,7 +98,8 @@ class _Reporter:
         if report.step % job.log_every == 0 or last:
             self.log()
         if first and (report.step % job.validate_every == 0 or last):
-            scores = validate(worker.state.ema.module, self.validation)
+            averaged = cast("TaskNetwork", worker.state.ema.module)  # what train_worker had made
+            scores = validate(averaged, self.validation)
             worker.checkpoints.history.validations.append({"step": report.step} | scores)
             worker.log({f"val_psnr/{task}": score for task, score in scores.items()})
         if report.step % job.checkpoint_every == 0 or last:

@@ -77,7 +77,7 @@ class Corpus:
 
     def draw(self, rng: random.Random) -> Example:
         """One sentence and the tasks that it asks for."""
-        [kind] = rng.choices(list(KINDS), KINDS.values())
+        [kind] = rng.choices(list(KINDS), list(KINDS.values()))
         sentence, tasks = self.sentence(kind, rng)
         if rng.random() < TOLD:
             sentence = (

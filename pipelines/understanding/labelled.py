@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ def _various(clean: bytes, side: int, rng: np.random.Generator) -> np.ndarray:
     if (height, width) != image.shape[:2]:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
-    image = np.rot90(image[top : top + side, left : left + side], rng.integers(4))
+    image = np.rot90(image[top : top + side, left : left + side], int(rng.integers(4)))
     image = _toned(image[:, :: int(rng.choice([1, -1]))], rng)
     if rng.random() < 0.3:
         soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.5))
@@ -88,5 +89,5 @@ def _stored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     levels = to_levels(image)
     if rng.random() < STORED:
         encoded = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 99))])[1]
-        levels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        levels = cast("np.ndarray", cv2.imdecode(encoded, cv2.IMREAD_COLOR))  # None for damage only
     return levels.astype(np.float32) / 255
