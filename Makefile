@@ -80,7 +80,7 @@ faults: $(INSTALLED)  ## what kills and failing storage cost a training, into do
 	$(BIN)/python -m benchmarks.faults
 
 clean:  ## remove the environment, caches and unfinished runs (data, models and the MLflow store stay)
-	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis runs *.egg-info
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache .hypothesis runs *.egg-info
 	find . -name __pycache__ -type d -not -path './.dvc/*' -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
