@@ -30,8 +30,8 @@ from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Diffusion, Params, load_params
 from pipelines.common.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
 from pipelines.common.stage import run
-from pipelines.data.rows import encode_image
-from pipelines.denoisers.crops import cut_crops
+from pipelines.data.png import encode_png
+from pipelines.denoisers.crops import read_crops
 from pipelines.denoisers.networks import new_denoiser, new_sampler, new_scheduler, save_pipeline
 from pipelines.denoisers.worker import DiffusionJob, diffusion_worker
 from pipelines.registry.registration import Registration, register_model, sampler_signature
@@ -81,8 +81,7 @@ def run_name(params: Params, clean: Path) -> str:
 
 def held_out_crops(settings: Diffusion, seed: int, count: int, clean: Path) -> Tensor:
     """Crops of held-out tiles, (count, 3, side, side) in [0, 1]."""
-    levels = np.stack(cut_crops(clean, settings.crop, seed, range(count)))
-    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(read_crops(clean, settings.crop, seed, 0, count)["clean"]).float() / 255
 
 
 def measure(denoiser: IntervalDenoiser, params: Params, clean: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -151,7 +150,7 @@ def main() -> None:
     write_json(SUMMARY, scores | {"seconds": round(time.perf_counter() - started, 1)})
     with replace_folder(SAMPLES) as folder:
         for title, images in pictures.items():
-            (folder / f"{title}.png").write_bytes(encode_image(grid(images)))
+            (folder / f"{title}.png").write_bytes(encode_png(grid(images)))
     result = register(params, name, run_id, history, scores)
     Storage(params.ray.storage).remove(name)  # all is kept elsewhere: a forced rerun starts anew
     print(f"diffusion: {result['model']} version {result['version']}, samples in {SAMPLES}, scores in {SUMMARY}")

@@ -24,7 +24,7 @@ from pipelines.common.params import RealPairs, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.common.stage import run
 from pipelines.data.pairs import Pairs, load_validation
-from pipelines.data.rows import encode_image
+from pipelines.data.png import encode_png
 from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 
@@ -73,7 +73,7 @@ def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
         degraded, clean = by_damage[len(by_damage) // 2]
         sheet = draw_comparison(degraded, restore_image(model, degraded, task=task), clean)
         with replace_file(folder / f"{task}.png") as temporary:
-            temporary.write_bytes(encode_image(sheet))
+            temporary.write_bytes(encode_png(sheet))
 
 
 def score_real_pairs(

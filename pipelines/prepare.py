@@ -1,7 +1,7 @@
 """Stage: sources -> clean tiles, without duplicates, split by picture into train and val.
 
 Run as `python -m pipelines.prepare`. Writes data/clean/ (train.parquet and val.parquet with rows of
-pipelines.data.rows.CLEAN_ROW, and quarantine.csv) and metrics/prepare.json.
+pipelines.data.rows.CLEAN_COLUMNS, and quarantine.csv) and metrics/prepare.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipelines.common.files import replace_folder, write_json
 from pipelines.common.paths import CLEAN, METRICS
 from pipelines.common.processes import ordered_map, processes
 from pipelines.common.stage import run
-from pipelines.data.rows import CLEAN_ROW, write_rows
+from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 from pipelines.pictures.duplicates import Seen
 from pipelines.pictures.selection import (
     Bad,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pipelines.common.params import Prepare
 
 COUNTS = METRICS / "prepare.json"
-_SHUFFLE_TILES = 2048  # held in memory while mixing: about 80 MB of 128-pixel tiles
+_SHUFFLE_TILES = 2048  # held in memory while mixing: about 100 MB of 128-pixel tiles
 
 _TILE_COUNTS = ("tiles", "flat_dropped", "duplicate_tiles_dropped")
 
@@ -119,7 +119,8 @@ def _write_split(path: Path, pictures: list[Picture], settings: Prepare, seed: i
     sieve = _Sieve(settings)
     tiles = (tile for batch in ordered_map(pool, cut, shuffled) for tile in batch)
     kept = _mixed(filter(sieve.keeps, tiles), rng)
-    write_rows(path, _tile_rows(kept, settings.tile), CLEAN_ROW, settings.row_group_rows)
+    schema = row_schema(CLEAN_COLUMNS, settings.tile, settings.tile)
+    write_rows(path, _tile_rows(kept, settings.tile), schema, settings.row_group_rows)
     return sieve.counts
 
 

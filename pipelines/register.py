@@ -28,7 +28,8 @@ from pipelines.common.paths import (
     VALIDATION_PLOT,
 )
 from pipelines.common.stage import run
-from pipelines.data.rows import parquet_files
+from pipelines.data.pairs import load_pairs
+from pipelines.data.png import encode_png
 from pipelines.registry.card import Provenance, model_card
 from pipelines.registry.registration import Registration, register_model, signature
 from pipelines.scoring.scorecard import of_reports
@@ -129,13 +130,11 @@ def data_hash(hashes: dict[str, str]) -> str:
 
 def input_example(params: Params) -> pd.DataFrame:
     """A held-out degraded tile with its task, and the same with an instruction, less strongly."""
-    import pyarrow.parquet as pq
-
     task = next(iter(params.tasks))
-    row = pq.ParquetFile(parquet_files(SHARDS / task / "val")[0]).read_row_group(0).to_pylist()[0]
+    degraded, _ = load_pairs(SHARDS / task / "val", 1)[0]
     return pd.DataFrame(
         {
-            "image": [row["degraded"]] * 2,
+            "image": [encode_png(degraded)] * 2,
             "task": [task, None],
             "instruction": [None, params.tasks[task].instructions[0]],
             "strength": [None, 0.8],

@@ -18,20 +18,22 @@ import numpy as np
 import ray.data
 
 from degradations.recipe import check_recipe, degrade, rng_for
+from ipt.pixels import to_levels, to_unit
 from pipelines.cluster.connection import connected
 from pipelines.cluster.storage import Storage
 from pipelines.common.files import replace_folder
 from pipelines.common.params import ParamsError, Synthesize, Task, load_params
 from pipelines.common.paths import CLEAN, SHARDS
 from pipelines.common.stage import command, run
-from pipelines.data.rows import SHARD_ROW, decode_image, encode_image, open_tiles, read_tiles, write_rows
+from pipelines.data.clean_tiles import open_tiles, read_tiles
+from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 
 
 def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: str, target: Path) -> dict[str, int]:
     """Write the shards of task `name` under `target`, replacing what is there; returns rows by split.
 
     `clean` is where all nodes read the folder of clean tiles. `target`/train and `target`/val hold Parquet files of
-    `SHARD_ROW`, written here: no node needs to see `target`.
+    `SHARD_COLUMNS`, written here: no node needs to see `target`.
     """
     jobs = []
     for split in ("train", "val"):
@@ -61,7 +63,8 @@ def make_shard(job: dict, *, clean: str, name: str, task: Task, settings: Synthe
     # Shuffled, so that the row group a trainer reads at once is not all from one photograph.
     rng_for(seed, name, f"order of {job['split']} {job['start']}", 0).shuffle(rows)
     content = io.BytesIO()
-    write_rows(content, rows, SHARD_ROW, settings.row_group_rows)
+    height, width = rows[0]["clean"].shape[:2]
+    write_rows(content, rows, row_schema(SHARD_COLUMNS, height, width), settings.row_group_rows)
     return job | {"rows": len(rows), "content": content.getvalue()}
 
 
@@ -69,13 +72,13 @@ def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dic
     """The row of one degraded version of a clean tile; a pure function of its arguments."""
     rng = rng_for(seed, name, tile["image_id"], variant)
     row_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}/{tile['image_id']}/{variant}".encode()).digest()[:7])
-    degraded, severity = degrade(decode_image(tile["clean"]), task.recipe, rng)
+    degraded, severity = degrade(to_unit(tile["clean"]), task.recipe, rng)
     return {
         "task": name,
         "image_id": tile["image_id"],
         "variant": variant,
         "seed": row_seed,
-        "degraded": encode_image(degraded),
+        "degraded": to_levels(degraded),
         "clean": tile["clean"],
         "height": tile["height"],
         "width": tile["width"],

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ipt.network import config
+from ipt.pixels import to_unit
 from ipt.understanding.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
 from ipt.understanding.instruction import InstructionModel, Reader, train_reader
 from ipt.understanding.texture import texture
@@ -26,7 +27,7 @@ from pipelines.common.params import Params, load_params
 from pipelines.common.paths import CLEAN, METRICS, UNDERSTANDING
 from pipelines.common.processes import ordered_map, processes
 from pipelines.common.stage import run
-from pipelines.data.rows import decode_image, open_tiles, read_tiles
+from pipelines.data.clean_tiles import open_tiles, read_tiles
 from pipelines.understanding.corpus import Corpus
 from pipelines.understanding.held_out import score_held_out
 from pipelines.understanding.labelled import Damage, labelled_tile
@@ -80,7 +81,7 @@ def fit_estimator(params: Params, clean: Path) -> Estimator:
     statistics, labels = training_tiles(params, clean / "train.parquet")
     tell(train_estimator(estimator, statistics, labels, settings.tile_steps, CHUNK * 4), "tiles", settings.tile_steps)
     estimator.eval()
-    held_out = (decode_image(row) for row in clean_rows(clean / "val.parquet", settings.clean_tiles))
+    held_out = (to_unit(tile) for tile in clean_rows(clean / "val.parquet", settings.clean_tiles))
     trust_clean(estimator, held_out, settings.clean_share)
     return estimator
 
@@ -118,8 +119,8 @@ def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
     return texture(tiles.contiguous()).numpy(), [label for _, label in pairs]
 
 
-def clean_rows(path: Path, most: int) -> list[bytes]:
-    """Up to `most` encoded clean tiles, spread evenly over a file of them."""
+def clean_rows(path: Path, most: int) -> list[np.ndarray]:
+    """Up to `most` clean tiles, uint8 (H, W, 3), spread evenly over a file of them."""
     there = open_tiles(path).metadata.num_rows
     if not there:
         raise ValueError(f"{path}: expected clean tiles, got none; `dvc repro -f prepare` makes them anew")

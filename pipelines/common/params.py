@@ -128,8 +128,6 @@ class Ingest:
 
     crop: Count
     left_alone: Share
-    decode_threads: Count
-    prefetch_steps: Count
 
 
 @dataclass(frozen=True)

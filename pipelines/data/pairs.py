@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data.rows import decode_image
-from pipelines.data.shards import RowGroup, damaged, read_rows, row_groups_of
+from ipt.pixels import to_unit
+from pipelines.data.shards import RowGroup, read_pairs, row_groups_of
 
 Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, clean) images
 
@@ -31,15 +31,10 @@ def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tupl
 
 def load_pairs(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Up to `count` pairs of the shards in `folder`, spread evenly; errors as of `spread_rows` and `read_pairs`."""
-    return read_pairs(spread_rows(folder, count))
+    return read_images(spread_rows(folder, count))
 
 
-def read_pairs(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs in those rows; only their row groups are read. Raises ShardError where one is damaged."""
-    pairs = []
-    for row in read_rows(rows):
-        try:
-            pairs.append((decode_image(row["degraded"]), decode_image(row["clean"])))
-        except ValueError as error:
-            raise damaged(row["origin"], error) from error
-    return pairs
+def read_images(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs in those rows, float32 in [0, 1]; only their row groups are read. Errors as of `read_pairs`."""
+    degraded, clean = (to_unit(levels) for levels in read_pairs(rows))
+    return list(zip(degraded, clean, strict=True))

@@ -1,79 +1,115 @@
-"""What crosses a stage border as Parquet: the clean tile row and the shard row, and how images are coded in them."""
+"""What crosses a stage border as Parquet: rows of clean tiles and of degraded pairs.
+
+Images are raw uint8, rows by columns by RGB, in columns of fixed-size binary whose field says the shape. pyarrow's own
+fixed-shape tensors would be Parquet lists of 32-bit numbers: 14 times as slow to read (docs/cluster.md). With plain
+pandas: `np.frombuffer(row.clean, np.uint8).reshape(row.height, row.width, 3)`.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from ipt.pixels import to_levels
+IMAGES = ("degraded", "clean")
+VERSION = {b"instruct_ipt.rows": b"2"}  # 1 held PNG files
+SHAPE = b"shape"  # of an image, JSON, in its field's metadata
 
-CLEAN_ROW = pa.schema(
-    [
-        ("image_id", pa.string()),  # unique name of the tile: source, image, scale, position
-        ("source", pa.string()),
-        ("clean", pa.binary()),  # PNG
-        ("height", pa.int32()),
-        ("width", pa.int32()),
+CLEAN_COLUMNS: dict[str, pa.DataType | None] = {
+    "image_id": pa.string(),  # unique name of the tile: source, image, scale, position
+    "source": pa.string(),
+    "clean": None,
+    "height": pa.int32(),
+    "width": pa.int32(),
+}
+SHARD_COLUMNS: dict[str, pa.DataType | None] = {
+    "task": pa.string(),
+    "image_id": pa.string(),
+    "variant": pa.int32(),
+    "degraded": None,
+    "clean": None,
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "instruction": pa.string(),
+    "severity": pa.string(),  # JSON: what the recipe drew, by transform
+    "seed": pa.int64(),
+}
+
+
+def row_schema(columns: dict[str, pa.DataType | None], height: int, width: int) -> pa.Schema:
+    """The schema of rows with these columns; those without a type are images of `height` x `width` pixels."""
+    shape = {SHAPE: json.dumps([height, width, 3]).encode()}
+    fields = [
+        pa.field(name, kind) if kind else pa.field(name, pa.binary(height * width * 3), metadata=shape)
+        for name, kind in columns.items()
     ]
-)
-
-SHARD_ROW = pa.schema(
-    [
-        ("task", pa.string()),
-        ("image_id", pa.string()),
-        ("variant", pa.int32()),
-        ("degraded", pa.binary()),  # PNG
-        ("clean", pa.binary()),  # PNG
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("instruction", pa.string()),
-        ("severity", pa.string()),  # JSON: what the recipe drew, by transform
-        ("seed", pa.int64()),
-    ]
-)
+    return pa.schema(fields, VERSION)
 
 
-def encode_image(image: np.ndarray) -> bytes:
-    """Encode an RGB image (H, W, 3), uint8 or float32 in [0, 1], as an 8-bit PNG."""
-    # Level 1: tiles are noisy, more effort saves few bytes and costs most of the stage's time.
-    done, data = cv2.imencode(".png", to_levels(image)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise ValueError(f"PNG encoder refused an image of shape {image.shape}")
-    return data.tobytes()
+def check_rows(schema: pa.Schema, columns: dict[str, pa.DataType | None]) -> None:
+    """Raise ValueError unless a file's `schema` is `row_schema` of these columns for some size."""
+    if schema.names == list(columns) and (schema.metadata or {}).get(b"instruct_ipt.rows") != b"2":
+        raise ValueError("its rows are of an earlier version of this code, which held PNG files")
+    if schema.names != list(columns):
+        raise ValueError(f"columns {schema.names}, expected {list(columns)}")
+    height, width = image_shape(schema)[:2]
+    expected = row_schema(columns, height, width)
+    wrong = [f"{mine.name} is {its.type}, expected {mine.type}" for mine, its in zip(expected, schema, strict=True)
+             if mine.type != its.type]  # fmt: skip
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
-def decode_levels(data: bytes) -> np.ndarray:
-    """Decode a PNG into uint8 (H, W, 3) RGB; a ValueError says that the bytes are damaged."""
-    levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if levels is None:
-        raise ValueError(f"image of {len(data)} bytes cannot be decoded: the shard is damaged; remake it")
-    return levels[..., ::-1]
+def image_shape(schema: pa.Schema) -> tuple[int, int, int]:
+    """Height, width and 3, of the images in a file with this schema."""
+    height, width, channels = json.loads((schema.field("clean").metadata or {}).get(SHAPE, b"[0, 0, 3]"))
+    return height, width, channels
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Decode a PNG into float32 (H, W, 3) RGB in [0, 1]; the inverse of `encode_image` up to rounding."""
-    return decode_levels(data).astype(np.float32) / 255
+def images_of(table: pa.Table, name: str) -> np.ndarray:
+    """The images of a column, uint8 (N, H, W, 3), not to be written to; nothing is copied that lies together."""
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # without a row
+        column = pa.array([], column.type)
+    shape = image_shape(table.schema)
+    size = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return data[column.offset * size : (column.offset + len(column)) * size].reshape(-1, *shape)
 
 
-def write_rows(target: Path | BinaryIO, rows: Iterable[dict], schema: pa.Schema, row_group_rows: int) -> None:
-    """Write rows as one Parquet file, a row group in memory at a time.
+def write_rows(target: Path | BinaryIO, rows: Iterable[dict[str, Any]], schema: pa.Schema, row_group_rows: int) -> None:
+    """Write rows as one Parquet file, a row group in memory at once; images are uint8 (H, W, 3) as `schema` says.
 
-    The bytes depend on the rows alone (no date, no statistics of text).
+    The bytes depend on the rows alone (no date, no statistics of text). Pages carry checksums.
     """
     rows = iter(rows)
-    # PNG bytes do not compress further; dictionaries would only copy them.
-    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    # LZ4 reads in a third of zstd's time and takes 7 % more room; dictionaries would only copy the images.
+    options = {"compression": "lz4", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
     with pq.ParquetWriter(target, schema, **options) as writer:
         while group := list(itertools.islice(rows, row_group_rows)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            writer.write_table(_table(group, schema))
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    shape, columns = image_shape(schema), []
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        if field.name not in IMAGES:
+            columns.append(pa.array(values, field.type))
+            continue
+        for value in values:
+            if value.dtype != np.uint8 or value.shape != shape:
+                raise ValueError(f"{field.name}: expected uint8 {shape}, got {value.dtype} {value.shape}")
+        data = pa.py_buffer(np.stack(values))
+        columns.append(pa.FixedSizeBinaryArray.from_buffers(field.type, len(values), [None, data]))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -87,7 +123,7 @@ def parquet_files(folder: Path) -> list[Path]:
 def open_parquet(place: str) -> pq.ParquetFile:
     """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file."""
     filesystem, path = FileSystem.from_uri(place)
-    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
 
 
 def has_folder(place: str) -> bool:
@@ -97,23 +133,3 @@ def has_folder(place: str) -> bool:
         return filesystem.get_file_info(path.rpartition("/")[0]).type == FileType.Directory
     except OSError:
         return False
-
-
-def read_tiles(path: Path | str, numbers: np.ndarray) -> list[dict]:
-    """The rows of a Parquet file with these numbers, rising; only the row groups that hold them are read."""
-    file, rows, first = open_tiles(path), [], 0
-    for group in range(file.num_row_groups):
-        length = file.metadata.row_group(group).num_rows
-        inside = numbers[(numbers >= first) & (numbers < first + length)] - first
-        if len(inside):
-            rows += file.read_row_group(group).take(inside).to_pylist()
-        first += length
-    return rows
-
-
-def open_tiles(path: Path | str) -> pq.ParquetFile:
-    """A file of clean tiles, by path or (text) as `open_parquet`; a FileNotFoundError says which stage makes it."""
-    try:
-        return open_parquet(str(path.resolve()) if isinstance(path, Path) else path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`") from error

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.rows import SHARD_ROW, has_folder, open_parquet, parquet_files
+from pipelines.data.rows import IMAGES, SHARD_COLUMNS, check_rows, has_folder, images_of, open_parquet, parquet_files
 
 
 class ShardError(ValueError):
@@ -57,35 +57,49 @@ def row_groups_of(folder: Path, place: str | None = None) -> RowGroups:
             footer = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
             raise damaged(path, error) from error
-        if not footer.schema.to_arrow_schema().equals(SHARD_ROW):
-            raise damaged(path, f"columns {footer.schema.names}, expected {SHARD_ROW.names}")
+        try:
+            check_rows(footer.schema.to_arrow_schema(), SHARD_COLUMNS)
+        except ValueError as error:
+            raise damaged(path, error) from error
         paths.append(f"{place or folder.resolve()}/{path.name}")
         rows.append([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
     return RowGroups(paths, rows)
 
 
-def read_rows(places: Sequence[tuple[RowGroup, int]]) -> list[dict]:
-    """`degraded`, `clean` (PNG bytes) and `origin` (where it is stored) of each place; a row group is read once.
+def read_pairs(places: Sequence[tuple[RowGroup, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Degraded and clean images of these rows of row groups, each uint8 (N, H, W, 3); a row group is read once.
 
     Raises ShardError where a shard is damaged or gone, OSError where all that lies beside it is away too.
     """
-    tables = {group: _read(group) for group in {group for group, _ in places}}
-    rows = []
-    for group, row in places:
-        values = {name: tables[group][name][row].as_py() for name in ("degraded", "clean")}
-        rows.append(values | {"origin": f"{group.path} row group {group.number} row {row}"})
-    return rows
+    pairs: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(places)
+    for group, wanted in by_group(places).items():
+        degraded, clean = read_group(group)
+        for place in wanted:
+            row = places[place][1]
+            pairs[place] = degraded[row], clean[row]
+    return np.stack([degraded for degraded, _ in pairs]), np.stack([clean for _, clean in pairs])
 
 
-def _read(group: RowGroup) -> pa.Table:
+def read_group(group: RowGroup) -> tuple[np.ndarray, np.ndarray]:
+    """All degraded and clean images of a row group, each uint8 (rows, H, W, 3); errors as of `read_pairs`."""
     for last in (False, True):
         try:
-            return open_parquet(group.path).read_row_group(group.number, columns=["degraded", "clean"])
+            table = open_parquet(group.path).read_row_group(group.number, columns=list(IMAGES))
+            return images_of(table, "degraded"), images_of(table, "clean")
         except (pa.ArrowException, OSError) as error:
             if not has_folder(group.path):
                 raise
             if last:  # not the first time: the storage may just have come back
-                raise damaged(group.path, error) from error
+                raise damaged(f"{group.path} row group {group.number}", error) from error
+    raise AssertionError("unreachable")
+
+
+def by_group(places: Sequence[tuple[RowGroup, int]]) -> dict[RowGroup, list[int]]:
+    """Which of the places are in each row group."""
+    inside: dict[RowGroup, list[int]] = {}
+    for place, (group, _) in enumerate(places):
+        inside.setdefault(group, []).append(place)
+    return inside
 
 
 def damaged(origin: Path | str, reason: object) -> ShardError:

@@ -6,8 +6,6 @@ import functools
 import time
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -41,7 +39,7 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     table, count = state.model.get_buffer("interval_of_timestep").cpu(), schedule.count(rank)
     recent, started = [], time.perf_counter()
     for crops in worker_items(read, schedule, state.step, rank):
-        clean = to_images(crops, settings.crop)
+        clean = torch.from_numpy(crops["clean"]).float() / 255  # (B, 3, crop, crop)
         generator = torch.Generator().manual_seed(mixed_seed(seed, state.step, rank))
         timesteps = draw_timesteps(table, count, generator)
         noise = torch.randn(clean.shape, generator=generator)
@@ -59,12 +57,6 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     if state.step < settings.steps:
         raise RuntimeError(f"training data ended after step {state.step} of {settings.steps}")
     worker.checkpoints.finish()
-
-
-def to_images(table: pa.Table, side: int) -> Tensor:
-    """The crops of a table of `clean_crops`, (B, 3, side, side) in [0, 1]."""
-    levels = np.stack([np.frombuffer(pixels, np.uint8) for pixels in table["pixels"].to_pylist()])
-    return torch.from_numpy(levels).view(-1, side, side, 3).permute(0, 3, 1, 2).float() / 255
 
 
 def _row(errors: Tensor, intervals: int, seconds: float, workers: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A picture becomes tiles: shrunk to each scale, cut on a grid, each tile measured and encoded."""
+"""A picture becomes tiles: shrunk to each scale, cut on a grid, each tile measured."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipelines.data.rows import encode_image
+from ipt.pixels import to_levels
 from pipelines.pictures.duplicates import perceptual_hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tile:
-    """A clean tile, encoded, with what decides whether it is kept."""
+    """A clean tile with what decides whether it is kept."""
 
     image_id: str
     source: str
-    clean: bytes  # PNG
+    clean: np.ndarray  # uint8 (tile, tile, 3)
     code: int  # perceptual hash
     deviation: float  # standard deviation of its luminance in grey levels
 
@@ -68,7 +68,7 @@ def cut_tiles(
                 yield Tile(
                     image_id=f"{source}/{name}@{float(scale)}/x{x}y{y}",
                     source=source,
-                    clean=encode_image(pixels),
+                    clean=to_levels(pixels),
                     code=perceptual_hash(pixels),
                     deviation=float(gray.std(dtype=np.float64) * 255),
                 )

@@ -1,54 +1,32 @@
-"""Groups of encoded samples to mixed-task batches: decoded, cropped and turned in threads beside the training."""
+"""Groups of cut samples to batches that hold every task."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from ipt.training.fit import Batch
-from pipelines.common.params import Ingest, Params
-from pipelines.data.drawings import draw
-from pipelines.data.rows import decode_levels
-from pipelines.data.shards import damaged
-from pipelines.training.crops import PairCrop
-from pipelines.training.groups import Mix, mixed_seed, read_groups
+from pipelines.common.params import Params
+from pipelines.training.groups import Mix, read_groups
+
+Groups = dict[str, np.ndarray]  # as `read_groups` gives them
 
 
-def training_batches(groups: Iterable[pa.Table], index: Sequence[int], settings: Ingest, seed: int) -> Iterator[Batch]:
-    """Decode, crop, flip and turn each table of groups into a batch, in threads ahead of the consumer.
+def training_batches(steps: Iterable[Groups], index: Sequence[int]) -> Iterator[Batch]:
+    """The groups of each step as a batch, sorted by task; `index` is the task of each sample of a group."""
+    for groups in steps:
+        tasks = np.tile(index, len(groups["degraded"]))
+        order = torch.from_numpy(np.argsort(tasks, kind="stable"))  # the order of groups stays inside each task
+        degraded, clean = (_images(groups[name], order) for name in ("degraded", "clean"))
+        yield Batch(degraded, clean, torch.from_numpy(tasks)[order])
 
-    The samples of a batch are sorted by task. What happens to a sample depends on (seed, its group, its place). A share
-    `left_alone` of them shows nothing of its task's damage and is its own target, so that the model learns to do no
-    harm: the clean image, the degraded one of another task in the group, or a drawing.
-    """
-    local = threading.local()
 
-    def load(degraded: bytes, clean: bytes, origin: str, sample_seed: int) -> np.ndarray:
-        """A sample's crops, (2, crop, crop, 3) uint8; no bytes stand for a drawing."""
-        if not degraded:
-            return np.stack([draw(np.random.default_rng(sample_seed), settings.crop)] * 2)
-        if not hasattr(local, "pair_crop"):
-            local.pair_crop = PairCrop(settings.crop)
-        try:
-            pair = decode_levels(degraded), decode_levels(clean)
-        except ValueError as error:
-            raise damaged(origin, error) from error
-        return np.stack(local.pair_crop(*pair, sample_seed))
-
-    with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as pool:
-        pending: deque[list[tuple[int, Future]]] = deque()
-        for table in groups:
-            pending.append(_submit(pool, load, table, index, seed, settings.left_alone))
-            if len(pending) > settings.prefetch_steps:
-                yield _assemble(pending.popleft())
-        while pending:
-            yield _assemble(pending.popleft())
+def _images(levels: np.ndarray, order: torch.Tensor) -> torch.Tensor:
+    """uint8 (groups, samples, 3, H, W) to float32 (groups * samples, 3, H, W) in [0, 1], in this order."""
+    flat = torch.from_numpy(levels.reshape(-1, *levels.shape[2:]))
+    return flat[order].float().div_(255)
 
 
 def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:
@@ -56,54 +34,11 @@ def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iter
     per_step = params.train.groups_per_step
     first, last = first_step * per_step, (first_step + steps) * per_step
     segment = max(params.ray.groups_per_read // per_step, 1) * per_step
-    tables = (
-        read.slice(offset, per_step)
-        for read in (read_groups(mix, start, min(start + segment, last)) for start in range(first, last, segment))
-        for offset in range(0, len(read), per_step)
-    )
-    return training_batches(tables, mix.index, params.ingest, params.seed)
 
+    def groups() -> Iterator[Groups]:
+        for start in range(first, last, segment):
+            read = read_groups(mix, params.ingest, start, min(start + segment, last))
+            for step in range(0, len(read["degraded"]), per_step):
+                yield {name: values[step : step + per_step] for name, values in read.items()}
 
-def _submit(
-    pool: ThreadPoolExecutor, load: Callable, table: pa.Table, index: Sequence[int], seed: int, left_alone: float
-) -> list[tuple[int, Future]]:
-    jobs = []
-    for row in table.to_pylist():
-        samples = list(zip(row["degraded"], row["clean"], row["origin"], strict=True))
-        for place, task in enumerate(index):
-            sample_seed = mixed_seed(seed, row["group"], place)
-            sample = samples[place]
-            if left_alone:
-                sample = _sample(samples, index, place, left_alone, np.random.default_rng([sample_seed, 1]))
-            jobs.append((task, pool.submit(load, *sample, sample_seed)))
-    return sorted(jobs, key=lambda job: job[0])  # stable: order of groups inside each task
-
-
-def _sample(
-    samples: Sequence[tuple[bytes, bytes, str]],
-    index: Sequence[int],
-    place: int,
-    left_alone: float,
-    rng: np.random.Generator,
-) -> tuple[bytes, bytes, str]:
-    """Degraded, clean and origin of the sample at `place`, or of what stands in for it; both empty for a drawing."""
-    degraded, clean, origin = samples[place]
-    if rng.random() >= left_alone:
-        return degraded, clean, origin
-    others = [sample for sample, task in zip(samples, index, strict=True) if task != index[place]]
-    kind = rng.random()
-    if kind < 0.4 and others:
-        degraded, _, origin = others[rng.integers(len(others))]
-        return degraded, degraded, origin
-    return (clean, clean, origin) if kind < 0.85 else (b"", b"", origin)
-
-
-def _assemble(jobs: list[tuple[int, Future]]) -> Batch:
-    return to_batch([job.result() for _, job in jobs], [task for task, _ in jobs])
-
-
-def to_batch(pairs: Sequence[np.ndarray], tasks: Sequence[int]) -> Batch:
-    """Pairs of grey levels, each (2, crop, crop, 3) uint8 with the degraded image first, as a batch."""
-    stacked = torch.from_numpy(np.stack(pairs))
-    degraded, clean = stacked.permute(1, 0, 4, 2, 3).float().div_(255).contiguous()
-    return Batch(degraded, clean, torch.tensor(tasks))
+    return training_batches(groups(), mix.index)

@@ -1,31 +1,49 @@
-"""Fresh geometry for training pairs: the same crop, flip and turn on both images, the damage untouched."""
+"""Fresh geometry for training: squares out of tiles, flipped and turned, many at once; the damage is untouched."""
 
 from __future__ import annotations
 
-import albumentations as A
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+TURNS = 8  # the symmetries of a square
 
 
-class PairCrop:
-    """Cuts the same random square out of two images of equal size and flips and turns both alike.
+@dataclass(frozen=True)
+class Cuts:
+    """Where N squares begin, and how they are turned; the same for the degraded and the clean image."""
 
-    Not for use by several threads at once: each needs its own.
+    top: np.ndarray  # (N,) pixels
+    left: np.ndarray  # (N,) pixels
+    turn: np.ndarray  # (N,) of TURNS: quarter turns, from 4 on after a flip
+
+    def __getitem__(self, which: list[int]) -> Cuts:
+        return Cuts(self.top[which], self.left[which], self.turn[which])
+
+
+def draw_cuts(rng: np.random.Generator, count: int, shape: tuple[int, ...], side: int) -> Cuts:
+    """`count` cuts of `side` pixels out of images of `shape` (H, W, ...), every place and turn equally likely.
+
+    Raises ValueError where the images are smaller than that.
     """
+    height, width = shape[:2]
+    if min(height, width) < side:
+        raise ValueError(f"crop: expected images of at least {side} x {side} pixels, got {height} x {width}")
+    return Cuts(
+        rng.integers(0, height - side + 1, count),
+        rng.integers(0, width - side + 1, count),
+        rng.integers(0, TURNS, count),
+    )
 
-    def __init__(self, crop: int) -> None:
-        self._crop = crop
-        self._pipeline = A.Compose([A.RandomCrop(crop, crop), A.D4(p=1)], additional_targets={"clean": "image"})
 
-    def __call__(self, degraded: np.ndarray, clean: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two (H, W, 3) images to two (crop, crop, 3); where and how depends on `seed` alone.
-
-        Raises ValueError where the images differ in size or are smaller than the crop.
-        """
-        if degraded.shape != clean.shape or min(degraded.shape[:2]) < self._crop:
-            raise ValueError(
-                f"crop: expected two images of equal size, at least {self._crop} x {self._crop}; "
-                f"got {degraded.shape} and {clean.shape}"
-            )
-        self._pipeline.set_random_seed(seed)
-        pair = self._pipeline(image=degraded, clean=clean)
-        return pair["image"], pair["clean"]
+def cut_squares(images: np.ndarray, rows: list[int] | np.ndarray, cuts: Cuts, side: int) -> np.ndarray:
+    """The squares `cuts` of the images (M, H, W, 3) with numbers `rows`: (N, 3, side, side) of their dtype."""
+    windows = sliding_window_view(images, (side, side), axis=(1, 2))  # (M, H - side + 1, W - side + 1, 3, side, side)
+    squares = windows[rows, cuts.top, cuts.left]
+    for turn in range(1, TURNS):
+        chosen = np.flatnonzero(cuts.turn == turn)
+        if len(chosen):
+            flipped = squares[chosen, :, ::-1] if turn > 3 else squares[chosen]
+            squares[chosen] = np.rot90(flipped, turn % 4, (2, 3))
+    return squares

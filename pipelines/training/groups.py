@@ -1,23 +1,23 @@
-"""Shards of the listed tasks to groups of encoded samples, by their number alone.
+"""Shards of the listed tasks to groups of cut samples, by their number alone.
 
 A *group* holds `share` samples of every task, in task order. So any split over workers and any cut into batches keeps
 the task mix exact, and training can continue at any step: group g takes, from each task, the samples number g * share
-and up of that task's own endless shuffled stream. `pipelines.training.stream` streams the groups to the workers.
+and up of that task's own endless shuffled stream. `pipelines.training.stream` brings the groups to the workers.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from pipelines.common.params import Task
-from pipelines.data.shards import RowGroup, RowGroups, ShardError, read_rows, row_groups_of
+from pipelines.common.params import Ingest, Task
+from pipelines.data.drawings import draw
+from pipelines.data.shards import RowGroup, RowGroups, ShardError, by_group, read_group, row_groups_of
+from pipelines.training.crops import Cuts, cut_squares, draw_cuts
 
 
 class TaskStream:
@@ -83,26 +83,62 @@ def open_mix(
     )
 
 
-def read_groups(mix: Mix, start: int, stop: int) -> pa.Table:
-    """Groups `start` to `stop - 1`, a row each.
+def read_groups(mix: Mix, settings: Ingest, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Groups `start` to `stop - 1`, cut: `degraded` and `clean`, each uint8 (groups, samples, 3, crop, crop).
 
-    Columns: group (int64), degraded and clean (lists of PNG bytes in task order), origin (list of strings, where each
-    sample is stored).
+    How a sample is cut depends on (seed, its group, its place). A share `left_alone` of the samples shows nothing of
+    its task's damage and is its own target, so that the model learns to do no harm: the clean image, the degraded one
+    of another task in the group, or a drawing.
     """
-    by_task = []
+    numbers = range(start, stop)
+    generators = [np.random.default_rng([mix.seed, number]) for number in numbers]
+    size, side = len(mix.index), settings.crop
+    degraded = np.empty((len(numbers), size, 3, side, side), np.uint8)
+    clean = np.empty_like(degraded)
+    first = 0
     for share, stream in zip(mix.shares, mix.streams(), strict=True):
-        rows = read_rows(stream.take(start * share, (stop - start) * share))
-        by_task.append([rows[i : i + share] for i in range(0, len(rows), share)])
-    groups = [list(itertools.chain(*parts)) for parts in zip(*by_task, strict=True)]
-    column = {name: [[row[name] for row in group] for group in groups] for name in ("degraded", "clean", "origin")}
-    return pa.table(
-        {
-            "group": pa.array(range(start, stop), pa.int64()),
-            "degraded": pa.array(column["degraded"], pa.list_(pa.binary())),
-            "clean": pa.array(column["clean"], pa.list_(pa.binary())),
-            "origin": pa.array(column["origin"], pa.list_(pa.string())),
-        }
-    )
+        samples = stream.take(start * share, len(numbers) * share)
+        of_task = _cut_samples(samples, generators, share, side)
+        for target, squares in zip((degraded, clean), of_task, strict=True):
+            target[:, first : first + share] = squares.reshape(len(numbers), share, *squares.shape[1:])
+        first += share
+    if settings.left_alone:
+        for number, rng in enumerate(generators):
+            _leave_alone(degraded[number], clean[number], mix.index, settings.left_alone, rng)
+    return {"degraded": degraded, "clean": clean}
+
+
+def _cut_samples(
+    samples: list[tuple[RowGroup, int]], generators: list[np.random.Generator], share: int, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A task's samples, `share` for each generator, cut: degraded and clean (N, 3, side, side)."""
+    squares = np.empty((2, len(samples), 3, side, side), np.uint8)
+    cuts: Cuts | None = None
+    for group, places in by_group(samples).items():
+        images = read_group(group)
+        shape = images[0].shape[1:]
+        if cuts is None:
+            drawn = [draw_cuts(rng, share, shape, side) for rng in generators]
+            cuts = Cuts(*(np.concatenate([getattr(each, name) for each in drawn]) for name in ("top", "left", "turn")))
+        rows = [samples[place][1] for place in places]
+        for target, of_kind in zip(squares, images, strict=True):
+            target[places] = cut_squares(of_kind, rows, cuts[places], side)
+    return squares[0], squares[1]
+
+
+def _leave_alone(
+    degraded: np.ndarray, clean: np.ndarray, index: list[int], share: float, rng: np.random.Generator
+) -> None:
+    """Replace some samples of a group (samples, 3, side, side), in place, by what is to be left as it is."""
+    damaged = degraded.copy()
+    for place in np.flatnonzero(rng.random(len(index)) < share):
+        others = [other for other, task in enumerate(index) if task != index[place]]
+        kind = rng.random()
+        if kind < 0.4 and others:
+            clean[place] = damaged[others[rng.integers(len(others))]]
+        elif kind >= 0.85:
+            clean[place] = draw(rng, clean.shape[-1]).transpose(2, 0, 1)
+        degraded[place] = clean[place]
 
 
 def mixed_seed(*parts: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -21,7 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster.connection import quiet_data
 
-Read = Callable[[int, int], pa.Table]  # (start, stop) -> items start to stop - 1, a row each
+Items = dict[str, np.ndarray]  # by name, of N items each (N, ...)
+Read = Callable[[int, int], Items]  # (start, stop) -> items start to stop - 1
 
 WINDOW = 2000  # reads planned at once: Ray takes a millisecond to plan each, and holds them all in memory
 
@@ -70,8 +72,8 @@ class Schedule:
             first = end
 
 
-def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Iterator[pa.Table]:
-    """This worker's items from step `first` on, a table a step; every worker of the run calls it once, at its start.
+def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Iterator[Items]:
+    """This worker's items from step `first` on, step by step; every worker of the run calls it once, at its start.
 
     Raises RuntimeError where Ray hands out other items than those of this worker and step.
     """
@@ -86,7 +88,8 @@ def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Itera
 
     def open_window(number: int) -> Iterator[pa.Table]:
         shard = ray.get(made.shard.remote(number, rank))
-        tables = iter(shard.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=8))
+        # Whole blocks: to slice a row a step out of each is Ray's slowest way.
+        tables = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
         return itertools.chain([next(tables)], tables)
 
     step = first
@@ -95,10 +98,11 @@ def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Itera
         for number, window in enumerate(windows):
             middle, tables = (window[0][0] + window[-1][1]) // 2, coming.result()
             for table in tables:
-                if step == middle and number + 1 < len(windows):  # starting a window takes seconds
-                    coming = ahead.submit(open_window, number + 1)
-                yield unpacked(table, schedule, step, rank)
-                step += 1
+                for items in unpacked(table, schedule, step, rank):
+                    if step == middle and number + 1 < len(windows):  # starting a window takes seconds
+                        coming = ahead.submit(open_window, number + 1)
+                    yield items
+                    step += 1
 
 
 def schedule_windows(schedule: Schedule, first: int) -> list[list[tuple[int, int]]]:
@@ -131,9 +135,9 @@ class Windows:
 def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]) -> ray.data.Dataset:
     """The items of all workers in the steps of `window`, read as they are consumed.
 
-    A row is what one worker trains on in one step: step, rank, and lists of the columns that `read` gives. A block is a
-    segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not shut it
-    out: one task a worker, which mostly waits for the storage.
+    A row is what one worker trains on in one step: step, rank, and by name a tensor of the items that `read` gives. A
+    block is a segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not
+    shut it out: one task a worker, which mostly waits for the storage.
     """
     count = len(window) * schedule.workers
     segments = ray.data.from_items([{"segment": number} for number in range(count)], override_num_blocks=count)
@@ -159,21 +163,25 @@ class _ReadSegment:
         return packed(self.read(items.start, items.stop), first, last, rank)
 
 
-def packed(items: pa.Table, first: int, last: int, rank: int) -> pa.Table:
-    """Items of the steps `first` to `last - 1` of a worker, a row each, to a row a step with lists of them."""
-    offsets = pa.array(range(0, len(items) + 1, len(items) // (last - first)), pa.int32())
-    lists = {name: pa.ListArray.from_arrays(offsets, items[name].combine_chunks()) for name in items.column_names}
-    steps = pa.array(range(first, last), pa.int64())
-    return pa.table({"step": steps, "rank": pa.array([rank] * len(steps), pa.int64())} | lists)
+def packed(items: Items, first: int, last: int, rank: int) -> pa.Table:
+    """Items of the steps `first` to `last - 1` of a worker to a row a step, whose tensors are (items, ...)."""
+    steps = last - first
+    tensors = {
+        name: pa.FixedShapeTensorArray.from_numpy_ndarray(values.reshape(steps, -1, *values.shape[1:]))
+        for name, values in items.items()
+    }
+    return pa.table({"step": np.arange(first, last), "rank": np.full(steps, rank)} | tensors)
 
 
-def unpacked(row: pa.Table, schedule: Schedule, step: int, rank: int) -> pa.Table:
-    """The items of one row, a row each again."""
-    came = (len(row), row["step"][0].as_py(), row["rank"][0].as_py())
-    if came != (1, step, rank):
+def unpacked(table: pa.Table, schedule: Schedule, step: int, rank: int) -> Iterator[Items]:
+    """The items of each step in a block that begins with `step`; nothing is copied."""
+    came = (table["step"].to_pylist(), set(table["rank"].to_pylist()))
+    if came != (list(range(step, step + len(table))), {rank}):
         raise RuntimeError(
-            f"training data: expected step {step} of worker {rank} of {schedule.workers}, got {came[0]} rows from step "
-            f"{came[1]} of worker {came[2]}: Ray Data has split its blocks in another way than Ray 2.60 does"
+            f"training data: expected steps from {step} on of worker {rank} of {schedule.workers}, got {came[0][:3]}"
+            f"... of {came[1]}: Ray Data has split its blocks in another way than Ray 2.60 does"
         )
-    names = [name for name in row.column_names if name not in ("step", "rank")]
-    return pa.table({name: row[name].combine_chunks().flatten() for name in names})
+    names = [name for name in table.column_names if name not in ("step", "rank")]
+    tensors = {name: table[name].combine_chunks().to_numpy_ndarray() for name in names}
+    for row in range(len(table)):
+        yield {name: values[row] for name, values in tensors.items()}

@@ -19,7 +19,7 @@ from ipt.network.task_network import TaskNetwork
 from ipt.training.fit import StepReport, TrainingSettings, fit, uses_bf16
 from pipelines.cluster.worker import Worker, WorkerSettings, start_worker
 from pipelines.common.params import Ingest
-from pipelines.data.pairs import read_pairs
+from pipelines.data.pairs import read_images
 from pipelines.data.shards import RowGroup
 from pipelines.training.batches import training_batches
 from pipelines.training.groups import Mix, read_groups
@@ -61,10 +61,8 @@ def train_worker(config: dict[str, TrainingJob]) -> None:
         workers=worker.workers,
     )
     weight = schedule.weight(worker.rank)
-    read = functools.partial(worker.patience, read_groups, job.mix)
-    batches = training_batches(
-        worker_items(read, schedule, worker.state.step, worker.rank), job.mix.index, job.ingest, job.worker.seed
-    )
+    read = functools.partial(worker.patience, read_groups, job.mix, job.ingest)
+    batches = training_batches(worker_items(read, schedule, worker.state.step, worker.rank), job.mix.index)
     fit(
         worker.state,
         batches,
@@ -84,7 +82,7 @@ class _Reporter:
         self.recent: list[StepReport] = []
         self.begun = False
         rows = job.validation if worker.rank == 0 else {}
-        self.validation = {task: worker.patience(read_pairs, each) for task, each in rows.items()}
+        self.validation = {task: worker.patience(read_images, each) for task, each in rows.items()}
 
     def __call__(self, report: StepReport) -> None:
         worker, job = self.worker, self.job

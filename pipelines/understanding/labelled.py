@@ -15,9 +15,8 @@ import numpy as np
 
 from degradations.recipe import degrade
 from ipt.metrics import psnr
-from ipt.pixels import to_levels
+from ipt.pixels import to_levels, to_unit
 from pipelines.data.drawings import draw
-from pipelines.data.rows import decode_image
 
 CLEAN_SHARE = 0.3  # of the tiles
 DRAWN = 0.2  # of the clean ones
@@ -33,8 +32,8 @@ class Damage:
     visible: float  # dB: damage that changes a tile less than this cannot be seen, and the tile counts as clean
 
 
-def labelled_tile(clean: bytes, side: int, damage: Damage, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """A tile, float32 (side, side, 3), of an encoded clean one; its label is the task's place or, after all, clean."""
+def labelled_tile(clean: np.ndarray, side: int, damage: Damage, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """A tile, float32 (side, side, 3), of a clean one, uint8 (H, W, 3), and its label: the task's place, or clean."""
     label = len(damage.recipes)
     if rng.random() < CLEAN_SHARE:
         tile = draw(rng, side).astype(np.float32) / 255 if rng.random() < DRAWN else _various(clean, side, rng)
@@ -47,9 +46,9 @@ def labelled_tile(clean: bytes, side: int, damage: Damage, rng: np.random.Genera
     return _stored(tile, rng), label
 
 
-def _various(clean: bytes, side: int, rng: np.random.Generator) -> np.ndarray:
+def _various(clean: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """A square of a clean tile, perhaps shrunk, turned, in other tones, sharpened; float32 (side, side, 3)."""
-    image = decode_image(clean)
+    image = to_unit(clean)
     shorter = min(image.shape[:2])
     share = rng.uniform(max(side / shorter, 0.4), 1) if shorter > side else side / shorter
     height, width = (max(round(length * share), side) for length in image.shape[:2])
