@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ipt.network.backbone import Backbone
 from ipt.network.config import ModelConfig
 from ipt.network.modulation import merge, modulate, modulated_layers, selected
-from ipt.training.fit import has_bf16
+from ipt.network.precision import has_bf16
 from pipelines.common.params import Params, load_params
 from pipelines.training.choice import model_config, read_choice
 

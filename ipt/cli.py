@@ -40,6 +40,9 @@ def restore(
     strength: Annotated[float, typer.Option(help="How strongly, 0 to 1.5.")] = 1.0,
     tile: Annotated[str, typer.Option(help="Side in pixels of the pieces of a large picture.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="What in: bf16 is faster where the hardware has it.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there; else it is skipped.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also write before and after side by side.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each file.")] = False,
@@ -52,7 +55,7 @@ def restore(
     try:
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
-        request = Request(task, instruction, strength, _tile(tile), overwrite, compare)
+        request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision)
         files = find_photographs(inputs, output)
         loaded = _load(model, device)
         check_request(loaded, request)

@@ -23,7 +23,8 @@ from ipt.biases.sensitivity import choose_layers, fit_all, fit_biases, sensitivi
 from ipt.files import replace_file
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers, task_parameters
-from ipt.training.fit import StepReport, uses_bf16
+from ipt.network.precision import uses_bf16
+from ipt.training.fit import StepReport
 from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM

@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all")
     add("--port", type=int, default=8000)
     add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where the device has it")
     add("--threads", type=_positive(int), default=len(os.sched_getaffinity(0)), help="batches at once on the CPU")
     add("--batch", type=_positive(int), default=4, help="pictures that go through the network together, at most")
     add("--batch-wait", type=_positive(float), default=0.01, help="seconds that a picture waits for others")

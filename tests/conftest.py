@@ -45,6 +45,14 @@ def fill_parameters():
 
 
 @pytest.fixture(scope="session")
+def without_bf16():
+    """As on a CPU without bfloat16: these tests' networks are noise, which half precision turns into other noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipt.network.precision.has_bf16", lambda device: False)
+        yield
+
+
+@pytest.fixture(scope="session")
 def local_ray():
     """One Ray on this machine, with two CPUs, for all tests that name it."""
     import ray

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ipt.network.modulation import selected
+from ipt.network.precision import Precision, uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import from_unit, to_unit
 from ipt.restoring.restore import check_image, check_strength, is_flat
@@ -15,11 +16,16 @@ from ipt.restoring.restore import check_image, check_strength, is_flat
 
 @torch.inference_mode()
 def restore_mixed(
-    model: TaskNetwork, images: Sequence[np.ndarray], tasks: Sequence[str], *, strength: float = 1.0
+    model: TaskNetwork,
+    images: Sequence[np.ndarray],
+    tasks: Sequence[str],
+    *,
+    strength: float = 1.0,
+    precision: Precision = "auto",
 ) -> list[np.ndarray]:
     """Restore images of one height and width, each for its own task, in one pass of the network.
 
-    Image by image what `restore_tasks` returns for it and (task,), but for float32 rounding (at most one level of 8
+    Image by image what `restore_tasks` returns for it and (task,), but for rounding (in float32 at most one level of 8
     bits); nothing is cut into tiles. The images may differ in dtype. One call at a time on a model, which holds the
     tasks of the batch. Raises the ValueErrors of `restore_tasks`, and one for images of several sizes.
     """
@@ -35,7 +41,9 @@ def restore_mixed(
         return results
     device = next(model.parameters()).device
     batch = torch.from_numpy(np.stack([to_unit(images[place]) for place in shown])).permute(0, 3, 1, 2)
-    with selected(model.backbone, torch.tensor([index[place] for place in shown], device=device), strength):
+    chosen = torch.tensor([index[place] for place in shown], device=device)
+    half = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
+    with selected(model.backbone, chosen, strength), half:
         restored = model.backbone(batch.contiguous().to(device)).clamp(0, 1)
     for place, levels in zip(shown, restored.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         results[place] = from_unit(levels, images[place].dtype)

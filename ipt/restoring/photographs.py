@@ -17,6 +17,7 @@ import numpy as np
 
 from ipt.files import replace_file
 from ipt.model import InstructIPT
+from ipt.network.precision import Precision
 from ipt.photos.images import FORMATS, ImageError
 from ipt.photos.photo import Photo, read_photo, write_photo
 from ipt.restoring.restore import plan_restoration, restore_tasks
@@ -41,6 +42,7 @@ class Request:
     tile: int | None = None
     overwrite: bool = False
     compare: bool = False  # also write the file beside what became of it
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def check_request(model: InstructIPT, request: Request) -> None:
     """Raise ValueError for what would go wrong with every file: an unknown task, a strength or tile out of range."""
     probe = np.zeros((1, 1, 3), np.float32)
     plan = plan_restoration(model, probe, task=request.task, instruction=request.instruction)
-    restore_tasks(model, probe, plan.tasks, strength=request.strength, tile=request.tile)
+    restore_tasks(model, probe, plan.tasks, strength=request.strength, tile=request.tile, precision=request.precision)
     if request.tile is not None:  # too small for any picture that has to be cut
         reach = model.backbone.reach * max(len(plan.tasks), 1)
         spans(request.tile + 1, request.tile, reach, model.config.size_multiple)
@@ -166,7 +168,9 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         report = dataclasses.replace(
             report, tasks=plan.tasks, by=plan.by, understood=plan.understood, probabilities=plan.probabilities
         )
-        restored = restore_tasks(model, photo.levels, plan.tasks, strength=request.strength, tile=request.tile)
+        restored = restore_tasks(
+            model, photo.levels, plan.tasks, strength=request.strength, tile=request.tile, precision=request.precision
+        )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
             _write_comparison(photo, restored, target)

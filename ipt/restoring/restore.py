@@ -12,6 +12,7 @@ import torch
 from ipt.model import InstructIPT
 from ipt.network.config import CLEAN
 from ipt.network.modulation import merge
+from ipt.network.precision import Precision, uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import LEVELS
 from ipt.restoring.memory import affordable_tile
@@ -42,17 +43,19 @@ def restore_image(
     instruction: str | None = None,
     strength: float = 1.0,
     tile: int | None = None,
+    precision: Precision = "auto",
 ) -> np.ndarray:
     """Restore an RGB image (H, W, 3), uint8, uint16 or float32 in [0, 1], of any size; same shape and dtype.
 
     For a named task, as an instruction asks, or, without either or where the instruction is unclear, for the damage
     that the image shows; an image that looks clean comes back as it is. `strength` scales the task's bias, `tile` is
-    the side in pixels of the pieces it is cut into (None: what free memory allows). Raises ValueError for another
+    the side in pixels of the pieces it is cut into (None: what free memory allows), `precision` what the network
+    computes in (auto: bfloat16 where the device has it). Raises ValueError for another
     kind of image, an unknown task, both a task and an instruction, an instruction of more than 2,000 characters, a
     strength outside 0 to 1.5, or a tile too small for what the network sees around a pixel.
     """
     plan = plan_restoration(model, image, task=task, instruction=instruction)
-    return restore_tasks(model, image, plan.tasks, strength=strength, tile=tile)
+    return restore_tasks(model, image, plan.tasks, strength=strength, tile=tile, precision=precision)
 
 
 def plan_restoration(
@@ -85,6 +88,7 @@ def restore_tasks(
     *,
     strength: float = 1.0,
     tile: int | None = None,
+    precision: Precision = "auto",
     before_tile: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`.
@@ -97,12 +101,14 @@ def restore_tasks(
     if not networks or is_flat(image):
         return image.copy()
     device = next(model.parameters()).device
+    bf16 = uses_bf16(precision, device)
 
     def restore(part: np.ndarray) -> np.ndarray:
         before_tile()
         batch = torch.from_numpy(part).permute(2, 0, 1)[None].contiguous().to(device)
-        for network in networks:
-            batch = network(batch).clamp(0, 1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for network in networks:
+                batch = network(batch).clamp(0, 1)  # float32: only what is added to it is computed in less
         return batch[0].permute(1, 2, 0).cpu().numpy()
 
     reach = model.backbone.reach * len(networks)

@@ -203,18 +203,6 @@ def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to train in bfloat16 when `precision` is bf16, fp32 or auto (where the device has it)."""
-    return precision == "bf16" or (precision == "auto" and has_bf16(device))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 in hardware (emulated, it is slower than float32)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
-
-
 def _ema_update(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """Exponential moving average whose window grows with the run, so that the first weights are soon forgotten."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipt.model import InstructIPT
+from ipt.network.precision import Precision
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.mixed import restore_mixed
 from ipt.restoring.restore import Plan, check_strength, plan_restoration, restore_tasks
@@ -31,6 +32,7 @@ class Job:
     task: str | None = None
     instruction: str | None = None
     strength: float = 1.0
+    precision: Precision = "auto"
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def is_small(self) -> bool:
@@ -67,7 +69,9 @@ def restore_alone(model: InstructIPT, job: Job) -> Outcome:
     """Restore one picture of any size as the library does; AbandonedError ends it between two tiles."""
     job.check()
     plan = plan_restoration(model, job.levels, task=job.task, instruction=job.instruction)
-    restored = restore_tasks(model, job.levels, plan.tasks, strength=job.strength, before_tile=job.check)
+    restored = restore_tasks(
+        model, job.levels, plan.tasks, strength=job.strength, precision=job.precision, before_tile=job.check
+    )
     return Outcome(restored, plan, 1)
 
 
@@ -105,14 +109,15 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
-    return Outcome(restore_tasks(model, job.levels, plan.tasks, strength=job.strength), plan, 1)
+    restored = restore_tasks(model, job.levels, plan.tasks, strength=job.strength, precision=job.precision)
+    return Outcome(restored, plan, 1)
 
 
 def _restore_together(
     model: InstructIPT, jobs: Sequence[Job], plans: dict[Job, Plan]
 ) -> dict[Job, Outcome | Exception]:
     levels, tasks = [job.levels for job in jobs], [plans[job].tasks[0] for job in jobs]
-    restored = _attempt(restore_mixed, model, levels, tasks, strength=jobs[0].strength)
+    restored = _attempt(restore_mixed, model, levels, tasks, strength=jobs[0].strength, precision=jobs[0].precision)
     if isinstance(restored, Exception):
         return dict.fromkeys(jobs, restored)
     return {job: Outcome(image, plans[job], len(jobs)) for job, image in zip(jobs, restored, strict=True)}

@@ -19,6 +19,7 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ipt.network.precision import Precision
 from ipt.photos.images import ImageError, TooManyPixelsError
 from ipt.photos.photo import encode_photo, read_photo
 from pipelines.serving.jobs import Job, Outcome, check_wish, restore_alone, restore_jobs
@@ -37,6 +38,7 @@ class Settings:
 
     model: str
     device: str
+    precision: Precision
     threads: int  # batches at once, each with one of the model's copies
     batch: int
     batch_wait: float  # seconds
@@ -190,7 +192,9 @@ class Service:
             raise RequestError(422, str(error)) from error
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
-        job = pending.job = Job(loaded, photo.levels, order.task, order.instruction, order.strength)
+        job = pending.job = Job(
+            loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision
+        )
         try:
             if job.is_small():
                 outcome = await self._batched(job)

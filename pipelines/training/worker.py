@@ -15,8 +15,9 @@ from typing import cast
 import torch
 
 from ipt.network.config import ModelConfig
+from ipt.network.precision import Precision, uses_bf16
 from ipt.network.task_network import TaskNetwork
-from ipt.training.fit import StepReport, TrainingSettings, fit, uses_bf16
+from ipt.training.fit import StepReport, TrainingSettings, fit
 from pipelines.cluster.worker import Worker, WorkerSettings, start_worker
 from pipelines.common.params import Ingest
 from pipelines.data.pairs import read_images
@@ -34,7 +35,7 @@ class TrainingJob:
     worker: WorkerSettings
     model: ModelConfig
     training: TrainingSettings  # whose bf16 each worker decides for its device
-    precision: str
+    precision: Precision
     mix: Mix
     groups_per_step: int
     groups_per_read: int

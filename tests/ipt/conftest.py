@@ -11,6 +11,11 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32(without_bf16):
+    pass
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_each_time():
     torch.manual_seed(0)

@@ -423,7 +423,7 @@ def test_control_c_leaves_whole_files_and_the_same_command_does_the_rest(ipt):
     for number in range(1, 40):
         os.link(slow, slow.with_name(f"{number:02}.jpg"))
     process = subprocess.Popen(
-        command("restore", "in", "-o", "out", "--model", "model", "--task", "denoise"),
+        command("restore", "in", "-o", "out", "--model", "model", "--task", "denoise", "--precision", "fp32"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

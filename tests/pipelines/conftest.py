@@ -19,6 +19,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32(without_bf16):
+    pass
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A database with MLflow's tables: making them takes longer than a test."""
@@ -79,7 +84,7 @@ def start_service(folder: Path, **options: object) -> Iterator[Running]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.serve", "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines.serve", "--port", str(port), "--precision", "fp32"]
     command += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with open(folder / "log.jsonl", "w") as log, open(folder / "messages.txt", "w") as messages:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipt.network.backbone import ChannelAttention, GatedConvolution
-from ipt.network.modulation import modulated_layers
+from ipt.network.modulation import merge, modulated_layers
 from ipt.pixels import LEVELS, from_unit, to_unit
 from ipt.restoring import restore
 from ipt.restoring.restore import Plan, check_image, plan_restoration, restore_image, restore_tasks
@@ -154,7 +154,9 @@ def test_tiled_equals_whole_for_a_network_without_global_parts(model, local, tas
     @given(st.integers(1, 260), st.integers(1, 260), st.integers(0, 40), st.sampled_from(DTYPES))
     def equal(height, width, more, dtype):
         image = random_image(height, width, dtype)
-        whole, tiled = (restore_tasks(model, image, tasks, tile=tile) for tile in (LARGE, 2 * reach + 32 + 16 + more))
+        whole, tiled = (
+            restore_tasks(model, image, tasks, tile=tile, precision="fp32") for tile in (LARGE, 2 * reach + 48 + more)
+        )
         assert np.abs(to_unit(whole).astype(float) - to_unit(tiled)).max() <= 1 / 255
         assert_same(tiled, whole, 7 if dtype == np.uint16 else 1)
 
@@ -418,3 +420,24 @@ def test_what_is_raised_before_a_tile_ends_the_work(model):
     with pytest.raises(KeyboardInterrupt):
         restore_tasks(model, image, TASKS[:1], tile=tile, before_tile=stop_at_the_third)
     assert len(calls) == 3
+
+
+def test_half_precision_rounds_what_is_added_and_never_the_picture(model):
+    """A calm network, as trained ones are: bf16 moves a pixel by little, and float32 is what there is without it."""
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.mul_(0.3)
+    image = random_image(60, 70)
+    exact, half, auto = (restore_tasks(model, image, ["derain"], precision=p) for p in ("fp32", "bf16", "auto"))
+    assert not np.array_equal(exact, image)
+    assert np.abs(exact.astype(int) - half).max() <= 2
+    assert np.array_equal(auto, exact)  # these tests run as on a CPU without it
+    fine = random_image(60, 70, np.uint16)
+    nothing = restore_tasks(model, fine, ["derain"], precision="bf16", strength=0.0)
+    unchanged = merge(model.backbone, 0, 0.0)
+    with torch.no_grad():
+        unchanged.head.weight.zero_(), unchanged.head.bias.zero_()
+    assert nothing.dtype == np.uint16
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        batch = torch.from_numpy(to_unit(fine)).permute(2, 0, 1)[None]
+        assert torch.equal(unchanged(batch), batch)

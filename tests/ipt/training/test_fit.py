@@ -15,10 +15,8 @@ from ipt.training.fit import (
     TrainingSettings,
     TrainingState,
     fit,
-    has_bf16,
     learning_rate_factor,
     synchronous_step,
-    uses_bf16,
 )
 
 SETTINGS = TrainingSettings(
@@ -223,14 +221,6 @@ def test_the_average_follows_the_weights_with_a_window_that_grows(new_state):
 def test_a_batch_moves_to_a_device_whole():
     moved = next(batches()).to(torch.device("meta"))
     assert {t.device.type for t in (moved.degraded, moved.clean, moved.index)} == {"meta"}
-
-
-def test_bf16_of_this_machine_is_a_plain_answer():
-    device = torch.device("cpu")
-    assert has_bf16(device) in (True, False)
-    assert uses_bf16("bf16", device)
-    assert not uses_bf16("fp32", device)
-    assert uses_bf16("auto", device) == has_bf16(device)
 
 
 def test_bf16_autocast_trains_too(new_state):

@@ -32,8 +32,8 @@ def settings(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve") / "model"
     save_model(model, folder)
     return Settings(
-        model=str(folder), device="cpu", threads=1, batch=4, batch_wait=0.05, queue=8, max_body=1_000_000,
-        max_pixels=500_000, body_timeout=1.0, timeout=10.0, watch=1.0, token=None,
+        model=str(folder), device="cpu", precision="auto", threads=1, batch=4, batch_wait=0.05, queue=8,
+        max_body=1_000_000, max_pixels=500_000, body_timeout=1.0, timeout=10.0, watch=1.0, token=None,
     )  # fmt: skip
 
 
