@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def test_every_room_has_a_floor_and_imports_go_downwards():
         upwards += [f"{module} imports {other}" for other in rooms - {here} if floor[other] >= floor[here]]
     assert seen == set(floor)
     assert upwards == []
+
+
+def test_no_files_import_one_another_in_a_circle():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for package in PACKAGES for path in files(package)
+    }
+    graph = {name: imported(path) & set(modules) - {name} for name, path in modules.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)  # a circle is a CycleError
 
 
 def test_at_the_top_of_pipelines_is_what_a_person_can_run():

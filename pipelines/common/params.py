@@ -6,20 +6,21 @@ read, not where code makes such a dataclass.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipelines.common.params_errors import lines, problems
-from pipelines.common.params_rules import PREVIOUS as PREVIOUS
-from pipelines.common.params_rules import broken_rules
+from pipelines.common.params_errors import Place, lines, problems, unknown
 from pipelines.common.plain_yaml import read_plain
 
 PARAMS_FILE = Path("params.yaml")
+PREVIOUS = "previous"  # the alias of the version that was champion before
 
 Count = Annotated[int, Field(gt=0)]
 Several = Annotated[int, Field(ge=1, le=10**6)]
@@ -328,3 +329,29 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     if found := dict(broken_rules(params)):
         raise ParamsError(lines(found, path, tree))
     return params
+
+
+def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
+    """Each place where a rule is broken that no type can state, with what was expected and what came."""
+    for name in params.tasks:
+        if not name.isidentifier():
+            yield ("tasks", name), "expected a name of letters, digits and '_'"
+    for number, source in enumerate(params.prepare.sources):
+        kinds = [field.name for field in dataclasses.fields(source)]
+        named = [kind for kind in kinds if getattr(source, kind) is not None]
+        if len(named) != 1:
+            what = f"expected exactly one of {', '.join(kinds)}; got {named or 'none'}"
+            yield ("prepare", "sources", number), what
+    crop, tile = params.ingest.crop, params.prepare.tile
+    if crop > tile:
+        yield ("ingest", "crop"), f"expected at most prepare.tile = {tile}, got {crop}"
+    workers = params.ray.workers
+    if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
+        yield ("ray", "workers"), f"expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}"
+    for number, pairs in enumerate(params.evaluate.real_pairs):
+        if pairs.task not in params.tasks:
+            yield ("evaluate", "real_pairs", number, "task"), unknown("task", pairs.task, params.tasks)
+    alias = params.promote.alias
+    if alias in (params.register.alias, PREVIOUS):
+        what = f"expected another name than register.alias and '{PREVIOUS}', got '{alias}'"
+        yield ("promote", "alias"), what
