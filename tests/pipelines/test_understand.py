@@ -1,6 +1,7 @@
 """The stage understand: which tiles it takes, that its scores are shares, and that its weights come back."""
 
 import dataclasses
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -67,6 +68,15 @@ def test_clean_tiles_that_are_not_there_are_named(tmp_path):
     write_rows(tmp_path / "train.parquet", [], CLEAN_SCHEMA, row_group_rows=4)
     with pytest.raises(ValueError, match=r"train\.parquet: expected clean tiles, got none"):
         clean_rows(tmp_path / "train.parquet", 3)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_missing_clean_tiles_are_told_before_anything_is_trained(params, clean, tmp_path, monkeypatch, missing):
+    shutil.copytree(clean, tmp_path / "clean")
+    (tmp_path / "clean" / f"{missing}.parquet").unlink()
+    monkeypatch.setattr(stage, "fit_instructions", lambda params: pytest.fail("it was trained"))
+    with pytest.raises(FileNotFoundError, match=rf"{missing}\.parquet: expected clean tiles; make them with"):
+        understand(params, tmp_path / "clean", tmp_path / "out")
 
 
 def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatch):
