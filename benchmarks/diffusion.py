@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
@@ -32,7 +31,8 @@ from ipt.diffusion.wasserstein import sliced_wasserstein
 from ipt.training.fit import TrainingSettings, TrainingState
 from pipelines.common.files import write_json
 from pipelines.common.paths import CLEAN
-from pipelines.data.rows import decode_levels
+from pipelines.data.clean_tiles import open_tiles
+from pipelines.data.rows import images_of
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
 BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"
@@ -84,8 +84,7 @@ class Unconditional(nn.Module):
 
 def read_tiles(split: str) -> np.ndarray:
     """All clean tiles of a split, (N, H, W, 3) uint8."""
-    rows = pq.read_table(CLEAN / f"{split}.parquet", columns=["clean"]).column(0).to_pylist()
-    return np.stack([decode_levels(row) for row in rows])
+    return images_of(open_tiles(CLEAN / f"{split}.parquet").read(columns=["clean"]), "clean")
 
 
 def crops(tiles: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:

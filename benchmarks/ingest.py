@@ -1,9 +1,14 @@
-"""Training batches from Ray Data beside a torch DataLoader that does the same work, and memory by size of the data.
+"""Training batches from Ray Data beside a torch DataLoader and beside PNG shards, and memory by size of the data.
 
-`make bench-ingest`: both read the same groups of the default shards, decode, crop, turn and stack them, for a consumer
-that does nothing else, in turns. Ray Data hands encoded images to the consumer's decode threads; the DataLoader decodes
-in as many processes as Ray has threads and reader together. Start-up is told apart. For memory, the shards are linked
-under new names until there are 1, 10, 50 and 163 times as many (of the default shards, 163 times are a million rows).
+`make bench-ingest`: in turns, for a consumer that does nothing else,
+
+- Ray Data: groups of the default shards, read and cut where Ray runs it, sorted into batches, as `train` has them;
+- DataLoader: the same groups, read and cut in as many processes as Ray has reader and consumer together;
+- PNG: the same tiles in Parquet as PNG files, as version 1 of the shards held them, decoded and cut one by one, through
+  the same Ray Data.
+
+Start-up is told apart and is in the total. For memory, the shards are linked under new names until there are 1, 10, 50
+and 163 times as many (of the default shards, 163 times are a million rows).
 """
 
 from __future__ import annotations
@@ -27,11 +32,12 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from benchmarks.png_shards import png_shards, read_png_groups
 from ipt.training.fit import Batch
 from pipelines.cluster.connection import connected
-from pipelines.common.params import Ingest, load_params
+from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS
-from pipelines.training.batches import training_batches
+from pipelines.training.batches import Groups, training_batches
 from pipelines.training.groups import Mix, open_mix, read_groups
 from pipelines.training.stream import Schedule, worker_items
 
@@ -42,14 +48,7 @@ def ray_batches(config: dict) -> Iterator[Batch]:
     """What a training worker of ours consumes."""
     steps, groups = config["steps"], config["groups_per_step"]
     schedule = Schedule(steps, groups, interval=10**6, segment=config["groups_per_read"], workers=1)
-    tables = worker_items(functools.partial(read_groups, config["mix"]), schedule, 0, 0)
-    return batches_of(tables, config, threads=config["threads"])
-
-
-def batches_of(tables: Iterator, config: dict, threads: int) -> Iterator[Batch]:
-    """Decoded, cropped and turned: the same work on both sides."""
-    settings = Ingest(config["crop"], left_alone=0.0, decode_threads=threads, prefetch_steps=4)
-    return training_batches(tables, config["mix"].index, settings, seed=0)
+    return training_batches(worker_items(config["read"], schedule, 0, 0), config["mix"].index)
 
 
 class Loaded(torch.utils.data.IterableDataset):
@@ -60,28 +59,30 @@ class Loaded(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
-        groups, per_read, mix = (self.config[name] for name in ("groups_per_step", "groups_per_read", "mix"))
+        groups, per_read = (self.config[name] for name in ("groups_per_step", "groups_per_read"))
         last = self.config["steps"] * groups
 
-        def tables():
+        def steps() -> Iterator[Groups]:
             for start in range(worker.id * per_read, last, per_read * worker.num_workers):
-                segment = read_groups(mix, start, min(start + per_read, last))
-                for first in range(0, len(segment), groups):
-                    yield segment.slice(first, groups)
+                segment = self.config["read"](start, min(start + per_read, last))
+                for first in range(0, len(segment["clean"]), groups):
+                    yield {name: values[first : first + groups] for name, values in segment.items()}
 
-        return batches_of(tables(), self.config, threads=1)
+        return training_batches(steps(), self.config["mix"].index)
 
 
 def consume(batches: Iterator[Batch], started: float) -> dict[str, float]:
-    """Seconds to the first batch, and samples per second after the first WARM ones."""
-    first, samples, begun = 0.0, 0, 0.0
+    """Seconds to the first batch, samples per second after the first WARM ones, and of all with what came before."""
+    first, samples, every, begun = 0.0, 0, 0, 0.0
     for number, batch in enumerate(batches):
         if number == 0:
             first = time.perf_counter() - started
         if number == WARM:
             begun = time.perf_counter()
         samples += len(batch.index) if number > WARM else 0
-    return {"first": first, "rate": samples / (time.perf_counter() - begun)}
+        every += len(batch.index)
+    ended = time.perf_counter()
+    return {"first": first, "rate": samples / (ended - begun), "total": every / (ended - started)}
 
 
 def ray_worker(config: dict) -> None:
@@ -165,7 +166,8 @@ def memory(config: dict, times: int) -> str:
         started = time.perf_counter()
         many = open_mix(linked(mix, times, Path(folder) / "linked"), params.tasks, "train", params.seed)
         opened = time.perf_counter() - started
-        with_ray(config | {"mix": many}, str(Path(folder).resolve()))
+        read = functools.partial(read_groups, many, params.ingest)
+        with_ray(config | {"mix": many, "read": read}, str(Path(folder).resolve()))
     rows = sum(int(groups.rows.sum()) for groups in many.row_groups)
     return (
         f"{rows:9,} rows: driver {peak.driver:.0f} MiB, largest other process {peak.worker:.0f} MiB, object store "
@@ -174,29 +176,36 @@ def memory(config: dict, times: int) -> str:
 
 
 def compare(config: dict, turns: int, processes: int) -> None:
-    """Print the speed of both, in turns."""
-    results: dict[str, list] = {"Ray Data": [], "DataLoader": []}
-    with tempfile.TemporaryDirectory(dir=".") as storage, connected():
-        storage = str(Path(storage).resolve())
+    """Print the speed of all, in turns, and ratios of those that came one after another."""
+    results: dict[str, list] = {"Ray Data": [], "DataLoader": [], "PNG": []}
+    with tempfile.TemporaryDirectory(dir=".") as folder, connected():
+        storage = str(Path(folder).resolve())
+        coded = png_shards(config["mix"], SHARDS, Path(storage) / "png")
+        as_png = config | {"read": functools.partial(read_png_groups, coded, config["crop"])}
         for _ in range(turns):
             results["Ray Data"].append(with_ray(config, storage))
             results["DataLoader"].append(with_loader(config, processes))
-        for name, measured in results.items():
-            rates, first = [each["rate"] for each in measured], [each["first"] for each in measured]
-            print(
-                f"{name:12} {statistics.median(rates):6.0f} samples/s ({min(rates):.0f} to {max(rates):.0f}), first "
-                f"batch after {statistics.median(first):.1f} s"
-            )
-        both = zip(results["Ray Data"], results["DataLoader"], strict=True)
-        ratios = [ours["rate"] / theirs["rate"] for ours, theirs in both]
-        print(f"ratio        {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            results["PNG"].append(with_ray(as_png, storage))
+    for name, measured in results.items():
+        told = {key: spread([each[key] for each in measured]) for key in ("rate", "total", "first")}
+        print(f"{name:12} {told['rate']} samples/s, {told['total']} with start-up; first batch after {told['first']} s")
+    for other in ("DataLoader", "PNG"):
+        both = list(zip(results["Ray Data"], results[other], strict=True))
+        told = {key: spread([ours[key] / theirs[key] for ours, theirs in both], 2) for key in ("rate", "total")}
+        print(f"tensors / {other}: {told['rate']}, {told['total']} with start-up")
+
+
+def spread(values: list[float], digits: int | None = None) -> str:
+    """Median, least and most."""
+    digits = (0 if values[0] >= 100 else 1) if digits is None else digits
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--steps", type=int, default=3200)  # fewer would be what Ray read ahead while it started
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 50, 163])
     parser.add_argument("--memory", type=int, help="measure the memory of this size alone")
@@ -209,7 +218,7 @@ def main() -> None:
         "groups_per_step": params.train.groups_per_step,
         "groups_per_read": params.ray.groups_per_read,
         "crop": params.ingest.crop,
-        "threads": params.ingest.decode_threads,
+        "read": functools.partial(read_groups, mix, params.ingest),
     }
     if given.memory:
         print(memory(config, given.memory), flush=True)

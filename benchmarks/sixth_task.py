@@ -24,9 +24,8 @@ from ipt.training.fit import Batch, TrainingSettings
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS, TRAINED
 from pipelines.data.pairs import load_pairs
-from pipelines.training.batches import to_batch
-from pipelines.training.crops import PairCrop
-from pipelines.training.groups import mixed_seed
+from pipelines.training.batches import Groups, training_batches
+from pipelines.training.crops import cut_squares, draw_cuts
 
 RECIPES = {
     "brighten": [
@@ -40,15 +39,20 @@ BATCH, CROP, TILES = 8, 64, 1000
 
 def batches(cleans: list[np.ndarray], task: str, number: int, seed: int) -> Iterator[Batch]:
     """Endless batches of the new task."""
-    crop = PairCrop(CROP)
-    for step in itertools.count():
-        rng = np.random.default_rng([seed, step])
-        pairs = []
-        for place in range(BATCH):
-            clean = cleans[rng.integers(len(cleans))]
-            degraded, _ = degrade(clean, RECIPES[task], rng_for(seed, task, str(step), place))
-            pairs.append(np.stack(crop(to_levels(degraded), to_levels(clean), mixed_seed(seed, step, place))))
-        yield to_batch(pairs, [number] * BATCH)
+
+    def steps() -> Iterator[Groups]:
+        for step in itertools.count():
+            rng = np.random.default_rng([seed, step])
+            clean = [cleans[place] for place in rng.integers(len(cleans), size=BATCH)]
+            rngs = [rng_for(seed, task, str(step), place) for place in range(BATCH)]
+            degraded = [degrade(tile, RECIPES[task], own)[0] for tile, own in zip(clean, rngs, strict=True)]
+            cuts = draw_cuts([rng], BATCH, clean[0].shape, CROP)
+            yield {
+                name: cut_squares(to_levels(np.stack(tiles)), np.arange(BATCH), cuts, CROP)[None]
+                for name, tiles in (("degraded", degraded), ("clean", clean))
+            }
+
+    return training_batches(steps(), [number] * BATCH)
 
 
 def outputs(network: torch.nn.Module, images: torch.Tensor, task: int) -> torch.Tensor:

@@ -34,9 +34,9 @@ from ipt.training.fit import Batch, StepReport, TrainingState, fit
 from pipelines.common.params import Params, load_params
 from pipelines.scoring.real_pairs import read_real_pairs
 from pipelines.scoring.scores import score_pairs
-from pipelines.training.batches import to_batch
+from pipelines.training.batches import Groups, training_batches
 from pipelines.training.choice import model_config, read_choice, training_settings
-from pipelines.training.crops import PairCrop
+from pipelines.training.crops import cut_squares, draw_cuts
 from pipelines.training.groups import mixed_seed
 
 TILE = 128  # pixels that are degraded around each crop: streaks and depth need room
@@ -60,12 +60,14 @@ class Source:
     crop: int
 
 
-def make_pair(source: Source, path: Path, pair_crop: PairCrop, number: int) -> np.ndarray:
-    """Pair `number` of the endless training set, (2, crop, crop, 3) uint8."""
+def make_pair(source: Source, path: Path, number: int) -> np.ndarray:
+    """Pair `number` of the endless training set, degraded and clean: (2, 3, crop, crop) uint8."""
     rng = np.random.default_rng([mixed_seed(number), 1])
     clean = clean_tile(photograph(path), rng.uniform(*source.enlarge), rng)
     degraded, _ = degrade(clean, source.recipe, rng_for(0, source.task, path.name, number))
-    return np.stack(pair_crop(to_levels(degraded), to_levels(clean), mixed_seed(number)))
+    pair = np.stack([to_levels(degraded), to_levels(clean)])
+    cut = draw_cuts([rng], 1, clean.shape, source.crop)[[0, 0]]  # the same of both
+    return cut_squares(pair, [0, 1], cut, source.crop)
 
 
 def clean_tile(photo: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
@@ -80,24 +82,25 @@ def clean_tile(photo: np.ndarray, factor: float, rng: np.random.Generator) -> np
 
 
 def make_batch(source: Source, number: int) -> np.ndarray:
-    """Batch `number`, (BATCH, 2, crop, crop, 3) uint8: every photograph once in each pass, in an order of its own."""
+    """Batch `number`, (BATCH, 2, 3, crop, crop) uint8: every photograph once in each pass, in an order of its own."""
     files, numbers = source.files, range(number * BATCH, (number + 1) * BATCH)
     places = [
         np.random.default_rng([1, pair // len(files)]).permutation(len(files))[pair % len(files)] for pair in numbers
     ]
-    pair_crop = PairCrop(source.crop)
-    return np.stack(
-        [make_pair(source, files[place], pair_crop, pair) for place, pair in zip(places, numbers, strict=True)]
-    )
+    return np.stack([make_pair(source, files[place], pair) for place, pair in zip(places, numbers, strict=True)])
 
 
 def batches(pool: ProcessPoolExecutor, source: Source) -> Iterator[Batch]:
     """Endless batches, made ahead in another process."""
-    pending = [pool.submit(make_batch, source, number) for number in range(8)]
-    for number in itertools.count(8):
-        pairs = pending.pop(0).result()
-        pending.append(pool.submit(make_batch, source, number))
-        yield to_batch(pairs, [0] * BATCH)
+
+    def steps() -> Iterator[Groups]:
+        pending = [pool.submit(make_batch, source, number) for number in range(8)]
+        for number in itertools.count(8):
+            pairs = pending.pop(0).result()
+            pending.append(pool.submit(make_batch, source, number))
+            yield {"degraded": pairs[None, :, 0], "clean": pairs[None, :, 1]}
+
+    return training_batches(steps(), [0] * BATCH)
 
 
 def train_alone(params: Params, source: Source, steps: int) -> Module:

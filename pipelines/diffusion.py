@@ -21,6 +21,7 @@ from torch import Tensor
 from ipt.diffusion.denoiser import IntervalDenoiser
 from ipt.diffusion.denoising import interval_errors, sample_images
 from ipt.diffusion.wasserstein import sliced_wasserstein
+from ipt.pixels import to_unit
 from ipt.weights import load_weights
 from pipelines.cluster.connection import connected, cpus_per_worker, worker_range
 from pipelines.cluster.progress import History
@@ -81,7 +82,7 @@ def run_name(params: Params, clean: Path) -> str:
 
 def held_out_crops(settings: Diffusion, seed: int, count: int, clean: Path) -> Tensor:
     """Crops of held-out tiles, (count, 3, side, side) in [0, 1]."""
-    return torch.from_numpy(read_crops(clean, settings.crop, seed, 0, count)["clean"]).float() / 255
+    return torch.from_numpy(to_unit(read_crops(clean, settings.crop, seed, 0, count)["clean"]))
 
 
 def measure(denoiser: IntervalDenoiser, params: Params, clean: Path) -> tuple[dict, dict[str, Tensor]]:

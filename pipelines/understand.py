@@ -39,6 +39,8 @@ SIDES = (64, 96, 128)  # pixels, of the tiles of a chunk, in turn
 
 def understand(params: Params, clean: Path, target: Path) -> dict:
     """Train both on the tiles in `clean`, write their weights into the folder `target`, return how well they do."""
+    for split in ("train", "val"):
+        open_tiles(clean / f"{split}.parquet")  # what is not there is told before minutes of training
     torch.manual_seed(params.seed)
     instruction = fit_instructions(params)
     estimator = fit_estimator(params, clean)

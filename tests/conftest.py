@@ -115,7 +115,8 @@ def shards(tmp_path_factory):
     """
     import numpy as np
 
-    from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
+    from ipt.pixels import to_levels
+    from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 
     folder = tmp_path_factory.mktemp("shards")
     tasks = {"denoise": (7, 5), "derain": (9,), "deblur": (4, 3, 6)}
@@ -132,14 +133,14 @@ def shards(tmp_path_factory):
                     content.append(
                         {
                             "task": task, "image_id": f"{split}/{number}/{place}", "variant": 0,
-                            "degraded": encode_image(degraded), "clean": encode_image(clean),
+                            "degraded": to_levels(degraded), "clean": to_levels(clean),
                             "height": 16, "width": 16, "instruction": f"do {task}",
                             "severity": "{}", "seed": count,
                         }
                     )  # fmt: skip
                     count += 1
                 path = folder / task / split / f"{number:05d}.parquet"
-                write_rows(path, content, SHARD_ROW, row_group_rows=3)
+                write_rows(path, content, row_schema(SHARD_COLUMNS, 16, 16), row_group_rows=3)
     return folder
 
 

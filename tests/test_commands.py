@@ -26,6 +26,7 @@ MISSING = {
     "promote": ([], "no such registered model"),
     "restore": (["--input", "nowhere", "--output", "out"], "nowhere"),
     "serve": (["--model", "nowhere"], "nowhere"),
+    "look": (["nowhere.parquet"], "nowhere.parquet"),
 }
 
 

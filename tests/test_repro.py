@@ -139,16 +139,17 @@ def test_registered_model_restores_as_the_library_does(project: Project) -> None
     script = """
 import json, mlflow, numpy as np, cv2, pandas as pd, pyarrow.parquet as pq
 from pipelines.tracking.store import tracking_uri
-from pipelines.data.rows import decode_image
+from pipelines.data.png import encode_png
+from pipelines.data.rows import images_of
 from ipt import load_model
 from ipt import restore_image
 mlflow.set_tracking_uri(tracking_uri())
-rows = pq.read_table("data/shards/derain/val/00000.parquet").to_pylist()[:3]
+tiles = images_of(pq.read_table("data/shards/derain/val/00000.parquet"), "degraded")[:3]
 served = mlflow.pyfunc.load_model("models:/instruct-ipt@candidate").predict(
-    pd.DataFrame({"image": [row["degraded"] for row in rows] + [b"no picture"], "task": ["derain"] * 4}))
+    pd.DataFrame({"image": [encode_png(tile) for tile in tiles] + [b"no picture"], "task": ["derain"] * 4}))
 model = load_model("models/compressed")
-for row, data in zip(rows, served["image"]):
-    restored = restore_image(model, decode_image(row["degraded"]), task="derain")
+for tile, data in zip(tiles, served["image"]):
+    restored = restore_image(model, tile.astype(np.float32) / 255, task="derain")
     levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(np.rint(restored * 255).astype(np.uint8), levels)
 assert served["image"][3] is None and "cannot be read as an image" in served["error"][3]

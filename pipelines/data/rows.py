@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
+Result = TypeVar("Result")
+
 IMAGES = ("degraded", "clean")
-VERSION = {b"instruct_ipt.rows": b"2"}  # 1 held PNG files
+VERSION, CURRENT = b"instruct_ipt.rows", b"2"  # in the schema's metadata; 1, which held PNG files, did not say
 SHAPE = b"shape"  # of an image, JSON, in its field's metadata
 
 CLEAN_COLUMNS: dict[str, pa.DataType | None] = {
@@ -50,38 +52,66 @@ def row_schema(columns: dict[str, pa.DataType | None], height: int, width: int) 
         pa.field(name, kind) if kind else pa.field(name, pa.binary(height * width * 3), metadata=shape)
         for name, kind in columns.items()
     ]
-    return pa.schema(fields, VERSION)
+    return pa.schema(fields, {VERSION: CURRENT})
 
 
 def check_rows(schema: pa.Schema, columns: dict[str, pa.DataType | None]) -> None:
     """Raise ValueError unless a file's `schema` is `row_schema` of these columns for some size."""
-    if schema.names == list(columns) and (schema.metadata or {}).get(b"instruct_ipt.rows") != b"2":
-        raise ValueError("its rows are of an earlier version of this code, which held PNG files")
     if schema.names != list(columns):
         raise ValueError(f"columns {schema.names}, expected {list(columns)}")
-    height, width = image_shape(schema)[:2]
-    expected = row_schema(columns, height, width)
-    wrong = [f"{mine.name} is {its.type}, expected {mine.type}" for mine, its in zip(expected, schema, strict=True)
-             if mine.type != its.type]  # fmt: skip
+    version = (schema.metadata or {}).get(VERSION, b"1")
+    if version != CURRENT:
+        raise ValueError(f"rows of version {version.decode()}, expected {CURRENT.decode()}; version 1 held PNG files")
+    height, width = (*image_shape(schema.field("clean")), 0, 0)[:2]
+    both = zip(schema, row_schema(columns, height, width), strict=True)
+    wrong = [f"{its.name} is {_told(its)}, expected {_told(ours)}" for its, ours in both if _told(its) != _told(ours)]
     if wrong:
         raise ValueError("; ".join(wrong))
 
 
-def image_shape(schema: pa.Schema) -> tuple[int, int, int]:
-    """Height, width and 3, of the images in a file with this schema."""
-    height, width, channels = json.loads((schema.field("clean").metadata or {}).get(SHAPE, b"[0, 0, 3]"))
-    return height, width, channels
+def image_shape(field: pa.Field) -> tuple[int, ...]:
+    """Height, width and 3 of the images in a column, from its field; empty where that does not say."""
+    return tuple(json.loads((field.metadata or {}).get(SHAPE, b"[]")))
+
+
+def _told(field: pa.Field) -> str:
+    return " x ".join([str(field.type), *(str(length) for length in image_shape(field))])
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The values of a column, copied only where they lie apart (`combine_chunks` copies them always)."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def images_of(table: pa.Table, name: str) -> np.ndarray:
     """The images of a column, uint8 (N, H, W, 3), not to be written to; nothing is copied that lies together."""
-    column = table[name].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # without a row
-        column = pa.array([], column.type)
-    shape = image_shape(table.schema)
+    column = one_array(table[name])
     size = column.type.byte_width
     data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
-    return data[column.offset * size : (column.offset + len(column)) * size].reshape(-1, *shape)
+    images = data[column.offset * size : (column.offset + len(column)) * size]
+    return images.reshape(-1, *image_shape(table.schema.field(name)))
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table as `write_rows` takes them."""
+    images = [name for name in table.column_names if name in IMAGES]
+    rows = table.drop_columns(images).to_pylist()
+    for name in images:
+        for row, image in zip(rows, images_of(table, name), strict=True):
+            row[name] = image
+    return rows
+
+
+def read_rows(file: pq.ParquetFile, numbers: np.ndarray) -> list[dict[str, Any]]:
+    """The rows of a file with these numbers, rising; only the row groups that hold them are read."""
+    rows, first = [], 0
+    for group in range(file.num_row_groups):
+        length = file.metadata.row_group(group).num_rows
+        inside = numbers[(numbers >= first) & (numbers < first + length)] - first
+        if len(inside):
+            rows += rows_of(file.read_row_group(group).take(inside))
+        first += length
+    return rows
 
 
 def write_rows(target: Path | BinaryIO, rows: Iterable[dict[str, Any]], schema: pa.Schema, row_group_rows: int) -> None:
@@ -98,16 +128,16 @@ def write_rows(target: Path | BinaryIO, rows: Iterable[dict[str, Any]], schema: 
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    shape, columns = image_shape(schema), []
+    columns = []
     for field in schema:
-        values = [row[field.name] for row in rows]
-        if field.name not in IMAGES:
+        values, shape = [row[field.name] for row in rows], image_shape(field)
+        if not shape:
             columns.append(pa.array(values, field.type))
             continue
         for value in values:
             if value.dtype != np.uint8 or value.shape != shape:
                 raise ValueError(f"{field.name}: expected uint8 {shape}, got {value.dtype} {value.shape}")
-        data = pa.py_buffer(np.stack(values))
+        data = pa.py_buffer(np.ascontiguousarray(np.stack(values)))  # `stack` keeps the order in memory
         columns.append(pa.FixedSizeBinaryArray.from_buffers(field.type, len(values), [None, data]))
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -124,6 +154,22 @@ def open_parquet(place: str) -> pq.ParquetFile:
     """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file."""
     filesystem, path = FileSystem.from_uri(place)
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
+
+
+def read_whole(place: str, read: Callable[[], Result], damaged: Callable[[object], Exception]) -> Result:
+    """What `read` makes of the file at `place`; raises `damaged`, with the reason, where it cannot be read.
+
+    Where its folder cannot be seen either, the storage is away: then the OSError itself, which can be waited for.
+    """
+    for last in (False, True):
+        try:
+            return read()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if not has_folder(place):
+                raise
+            if last:  # not the first time: the storage may just have come back
+                raise damaged(error) from error
+    raise AssertionError("unreachable")
 
 
 def has_folder(place: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.rows import IMAGES, SHARD_COLUMNS, check_rows, has_folder, images_of, open_parquet, parquet_files
+from pipelines.data.rows import (
+    IMAGES,
+    SHARD_COLUMNS,
+    check_rows,
+    image_shape,
+    images_of,
+    open_parquet,
+    parquet_files,
+    read_whole,
+)
 
 
 class ShardError(ValueError):
@@ -49,21 +59,28 @@ class RowGroups(Sequence[RowGroup]):
 def row_groups_of(folder: Path, place: str | None = None) -> RowGroups:
     """The row groups of the shards right inside `folder`, from their footers; `place` is where they will be read.
 
-    Raises FileNotFoundError where there is no shard, ShardError where one is damaged.
+    Raises FileNotFoundError where there is no shard, ShardError where one is damaged, where the images of one have
+    another size than those of another, and where none has a row.
     """
-    paths, rows = [], []
+    paths: list[str] = []
+    rows: list[list[int]] = []
+    shapes: set[tuple[int, ...]] = set()
     for path in parquet_files(folder):
         try:
             footer = pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(path, error) from error
-        try:
-            check_rows(footer.schema.to_arrow_schema(), SHARD_COLUMNS)
-        except ValueError as error:
+            schema = footer.schema.to_arrow_schema()
+            check_rows(schema, SHARD_COLUMNS)
+            shapes.add(image_shape(schema.field("clean")))
+            if len(shapes) > 1:
+                raise ValueError(f"images of {sorted(shapes)}, expected one size in all shards of a task")
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise damaged(path, error) from error
         paths.append(f"{place or folder.resolve()}/{path.name}")
         rows.append([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
-    return RowGroups(paths, rows)
+    groups = RowGroups(paths, rows)
+    if not groups.rows.sum():
+        raise damaged(folder / "*.parquet", "expected samples, got shards without rows")
+    return groups
 
 
 def read_pairs(places: Sequence[tuple[RowGroup, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,16 +99,14 @@ def read_pairs(places: Sequence[tuple[RowGroup, int]]) -> tuple[np.ndarray, np.n
 
 def read_group(group: RowGroup) -> tuple[np.ndarray, np.ndarray]:
     """All degraded and clean images of a row group, each uint8 (rows, H, W, 3); errors as of `read_pairs`."""
-    for last in (False, True):
-        try:
-            table = open_parquet(group.path).read_row_group(group.number, columns=list(IMAGES))
-            return images_of(table, "degraded"), images_of(table, "clean")
-        except (pa.ArrowException, OSError) as error:
-            if not has_folder(group.path):
-                raise
-            if last:  # not the first time: the storage may just have come back
-                raise damaged(f"{group.path} row group {group.number}", error) from error
-    raise AssertionError("unreachable")
+
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        file = open_parquet(group.path)
+        check_rows(file.schema_arrow, SHARD_COLUMNS)
+        table = file.read_row_group(group.number, columns=list(IMAGES))
+        return images_of(table, "degraded"), images_of(table, "clean")
+
+    return read_whole(group.path, read, functools.partial(damaged, f"{group.path} row group {group.number}"))
 
 
 def by_group(places: Sequence[tuple[RowGroup, int]]) -> dict[RowGroup, list[int]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ipt.diffusion.denoising import denoising_step, draw_timesteps
+from ipt.pixels import to_unit
 from pipelines.cluster.worker import WorkerSettings, start_worker
 from pipelines.common.params import Diffusion
 from pipelines.denoisers.crops import SEGMENT, read_crops
@@ -39,7 +40,7 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     table, count = state.model.get_buffer("interval_of_timestep").cpu(), schedule.count(rank)
     recent, started = [], time.perf_counter()
     for crops in worker_items(read, schedule, state.step, rank):
-        clean = torch.from_numpy(crops["clean"]).float() / 255  # (B, 3, crop, crop)
+        clean = torch.from_numpy(to_unit(crops["clean"]))  # (B, 3, crop, crop)
         generator = torch.Generator().manual_seed(mixed_seed(seed, state.step, rank))
         timesteps = draw_timesteps(table, count, generator)
         noise = torch.randn(clean.shape, generator=generator)

@@ -18,15 +18,15 @@ def training_batches(steps: Iterable[Groups], index: Sequence[int]) -> Iterator[
     """The groups of each step as a batch, sorted by task; `index` is the task of each sample of a group."""
     for groups in steps:
         tasks = np.tile(index, len(groups["degraded"]))
-        order = torch.from_numpy(np.argsort(tasks, kind="stable"))  # the order of groups stays inside each task
+        order = np.argsort(tasks, kind="stable")  # the order of groups stays inside each task
         degraded, clean = (_images(groups[name], order) for name in ("degraded", "clean"))
-        yield Batch(degraded, clean, torch.from_numpy(tasks)[order])
+        yield Batch(degraded, clean, torch.from_numpy(tasks[order]))
 
 
-def _images(levels: np.ndarray, order: torch.Tensor) -> torch.Tensor:
+def _images(levels: np.ndarray, order: np.ndarray) -> torch.Tensor:
     """uint8 (groups, samples, 3, H, W) to float32 (groups * samples, 3, H, W) in [0, 1], in this order."""
-    flat = torch.from_numpy(levels.reshape(-1, *levels.shape[2:]))
-    return flat[order].float().div_(255)
+    ordered = levels.reshape(-1, *levels.shape[2:])[order]  # a copy: torch takes no read-only memory, such as Ray's
+    return torch.from_numpy(ordered).float().div_(255)
 
 
 def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:

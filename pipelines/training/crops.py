@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,19 +23,16 @@ class Cuts:
         return Cuts(self.top[which], self.left[which], self.turn[which])
 
 
-def draw_cuts(rng: np.random.Generator, count: int, shape: tuple[int, ...], side: int) -> Cuts:
-    """`count` cuts of `side` pixels out of images of `shape` (H, W, ...), every place and turn equally likely.
+def draw_cuts(generators: Iterable[np.random.Generator], each: int, shape: tuple[int, ...], side: int) -> Cuts:
+    """Cuts of `side` pixels out of images of `shape` (H, W, ...), `each` by every generator in turn.
 
-    Raises ValueError where the images are smaller than that.
+    Every place and turn is equally likely. Raises ValueError where the images are smaller than the cut.
     """
     height, width = shape[:2]
     if min(height, width) < side:
         raise ValueError(f"crop: expected images of at least {side} x {side} pixels, got {height} x {width}")
-    return Cuts(
-        rng.integers(0, height - side + 1, count),
-        rng.integers(0, width - side + 1, count),
-        rng.integers(0, TURNS, count),
-    )
+    ends = (height - side + 1, width - side + 1, TURNS)
+    return Cuts(*np.concatenate([[rng.integers(0, end, each) for end in ends] for rng in generators], axis=1))
 
 
 def cut_squares(images: np.ndarray, rows: list[int] | np.ndarray, cuts: Cuts, side: int) -> np.ndarray:

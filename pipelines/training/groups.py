@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.common.params import Ingest, Task
 from pipelines.data.drawings import draw
-from pipelines.data.shards import RowGroup, RowGroups, ShardError, by_group, read_group, row_groups_of
+from pipelines.data.shards import RowGroup, RowGroups, by_group, read_group, row_groups_of
 from pipelines.training.crops import Cuts, cut_squares, draw_cuts
 
 
@@ -73,9 +73,6 @@ def open_mix(
     `places` says where the folder of each task will be read, where that is elsewhere.
     """
     row_groups = [row_groups_of(shards / name / split, f"{places[name]}/{split}" if places else None) for name in tasks]
-    for name, groups in zip(tasks, row_groups, strict=True):
-        if not groups.rows.sum():
-            raise ShardError(f"{shards / name / split}: expected samples, got shards without rows; remake them")
     return Mix(
         shares=tuple(task.share for task in tasks.values()),
         row_groups=tuple(row_groups),
@@ -116,10 +113,8 @@ def _cut_samples(
     cuts: Cuts | None = None
     for group, places in by_group(samples).items():
         images = read_group(group)
-        shape = images[0].shape[1:]
-        if cuts is None:
-            drawn = [draw_cuts(rng, share, shape, side) for rng in generators]
-            cuts = Cuts(*(np.concatenate([getattr(each, name) for each in drawn]) for name in ("top", "left", "turn")))
+        if cuts is None:  # all shards of a task have images of one size
+            cuts = draw_cuts(generators, share, images[0].shape[1:], side)
         rows = [samples[place][1] for place in places]
         for target, of_kind in zip(squares, images, strict=True):
             target[places] = cut_squares(of_kind, rows, cuts[places], side)

@@ -21,6 +21,7 @@ import ray.train.collective
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster.connection import quiet_data
+from pipelines.data.rows import one_array
 
 Items = dict[str, np.ndarray]  # by name, of N items each (N, ...)
 Read = Callable[[int, int], Items]  # (start, stop) -> items start to stop - 1
@@ -174,7 +175,7 @@ def packed(items: Items, first: int, last: int, rank: int) -> pa.Table:
 
 
 def unpacked(table: pa.Table, schedule: Schedule, step: int, rank: int) -> Iterator[Items]:
-    """The items of each step in a block that begins with `step`; nothing is copied."""
+    """The items of each step in a block that begins with `step`; nothing is copied that lies together."""
     came = (table["step"].to_pylist(), set(table["rank"].to_pylist()))
     if came != (list(range(step, step + len(table))), {rank}):
         raise RuntimeError(
@@ -182,6 +183,6 @@ def unpacked(table: pa.Table, schedule: Schedule, step: int, rank: int) -> Itera
             f"... of {came[1]}: Ray Data has split its blocks in another way than Ray 2.60 does"
         )
     names = [name for name in table.column_names if name not in ("step", "rank")]
-    tensors = {name: table[name].combine_chunks().to_numpy_ndarray() for name in names}
+    tensors = {name: one_array(table[name]).to_numpy_ndarray() for name in names}
     for row in range(len(table)):
         yield {name: values[row] for name, values in tensors.items()}

@@ -10,7 +10,7 @@ import torch
 from benchmarks import diffusion
 from benchmarks.diffusion import ROWS, batches, build, kept_or_measured, size, table
 from ipt.network.modulation import modulated_layers
-from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
+from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 
 LAYERS = ["proj_out_*", "transformer_blocks.0.ff.net.2"]
 
@@ -22,10 +22,10 @@ def few(tmp_path, monkeypatch):
     for split in ("train", "val"):
         rows = [
             {"image_id": str(n), "source": "t", "height": 40, "width": 40,
-             "clean": encode_image(rng.integers(0, 256, (40, 40, 3), np.uint8))}
+             "clean": rng.integers(0, 256, (40, 40, 3), np.uint8)}
             for n in range(4)
         ]  # fmt: skip
-        write_rows(tmp_path / f"{split}.parquet", rows, CLEAN_ROW, row_group_rows=4)
+        write_rows(tmp_path / f"{split}.parquet", rows, row_schema(CLEAN_COLUMNS, 40, 40), row_group_rows=4)
     for name, value in {
         "CLEAN": tmp_path,
         "RESULTS": tmp_path / "kept",

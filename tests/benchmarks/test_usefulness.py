@@ -1,13 +1,15 @@
 """The training set of the usefulness test: endless, seeded, every photograph equally often."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 import degradations
 from benchmarks.degradations import COUNTERPARTS
-from benchmarks.usefulness import BATCH, TILE, Source, clean_tile, make_batch, make_pair
-from pipelines.training.crops import PairCrop
+from benchmarks.usefulness import BATCH, TILE, Source, batches, clean_tile, make_batch, make_pair
 
 RECIPE = [{"GaussianNoise": {"sigma": [20, 20]}}]
 
@@ -30,10 +32,20 @@ def source(photographs):
 
 def test_a_batch_is_the_same_every_time_and_differs_from_the_next(source):
     one, again, other = (make_batch(source, number) for number in (3, 3, 4))
-    assert one.shape == (BATCH, 2, 32, 32, 3)
+    assert one.shape == (BATCH, 2, 3, 32, 32)
     assert one.dtype == np.uint8
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+def test_batches_are_made_in_turn(source):
+    with ThreadPoolExecutor(1) as pool:
+        made = batches(pool, source)
+        for number in range(3):
+            batch, expected = next(made), make_batch(source, number).astype(np.float32) / 255
+            np.testing.assert_array_equal(batch.degraded.numpy(), expected[:, 0])
+            np.testing.assert_array_equal(batch.clean.numpy(), expected[:, 1])
+            assert batch.index.tolist() == [0] * BATCH
 
 
 def test_every_photograph_once_in_each_pass(source):
@@ -43,7 +55,7 @@ def test_every_photograph_once_in_each_pass(source):
 
 
 def test_a_pair_is_degraded_as_the_recipe_says(source):
-    degraded, clean = make_pair(source, source.files[2], PairCrop(64), 7).astype(float)
+    degraded, clean = make_pair(replace(source, crop=64), source.files[2], 7).astype(float)
     assert clean.std() == 0
     assert (degraded - clean).std() == pytest.approx(20, rel=0.1)
 

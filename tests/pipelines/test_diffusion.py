@@ -14,10 +14,10 @@ import torch
 from ipt.diffusion.denoiser import load_denoiser
 from ipt.diffusion.denoising import sample_images
 from ipt.network.modulation import task_parameters
+from pipelines import diffusion as stage
 from pipelines.common.params import load_params
 from pipelines.denoisers.networks import new_denoiser, new_sampler, save_pipeline
-from pipelines.denoisers.worker import to_images
-from pipelines.diffusion import grid, measure, run_name, train
+from pipelines.diffusion import grid, held_out_crops, measure, run_name, train
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -91,13 +91,14 @@ def test_a_grid_has_eight_images_in_a_row():
         assert np.array_equal(tile, images[place].permute(1, 2, 0).numpy())
 
 
-def test_bytes_of_crops_become_images():
-    import pyarrow as pa
-
-    levels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
-    table = pa.table({"pixels": pa.array([each.tobytes() for each in levels], pa.binary())})
-    images = to_images(table, 4)
-    assert np.array_equal((images * 255).round().permute(0, 2, 3, 1).numpy().astype(np.uint8), levels)
+def test_levels_of_crops_become_images(monkeypatch):
+    levels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8)
+    asked = []
+    monkeypatch.setattr(stage, "read_crops", lambda *what: asked.append(what) or {"clean": levels})
+    images = held_out_crops(SETTINGS, 5, 2, Path("val.parquet"))
+    assert asked == [(Path("val.parquet"), 16, 5, 0, 2)]
+    assert images.dtype == torch.float32
+    assert np.array_equal(images.numpy(), levels.astype(np.float32) / 255)
 
 
 def test_a_run_is_named_by_its_params_and_data(tmp_path):
@@ -118,14 +119,20 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
 
 
 def test_scores_are_of_each_interval_with_and_without_biases(saved, tmp_path):
-    from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
+    from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 
     rng = np.random.default_rng(0)
     rows = [
-        {"image_id": str(n), "source": "t", "height": 24, "width": 24, "clean": encode_image(rng.random((24, 24, 3)))}
+        {
+            "image_id": str(n),
+            "source": "t",
+            "height": 24,
+            "width": 24,
+            "clean": rng.integers(0, 256, (24, 24, 3), np.uint8),
+        }
         for n in range(3)
     ]
-    write_rows(tmp_path / "val.parquet", rows, CLEAN_ROW, row_group_rows=2)
+    write_rows(tmp_path / "val.parquet", rows, row_schema(CLEAN_COLUMNS, 24, 24), row_group_rows=2)
     small = dataclasses.replace(SETTINGS, samples=8, sampling_steps=2)
     scores, pictures = measure(saved[0], dataclasses.replace(PARAMS, diffusion=small), tmp_path / "val.parquet")
     assert len(scores["error"]) == len(scores["error_without_biases"]) == 4

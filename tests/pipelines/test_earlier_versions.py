@@ -17,7 +17,7 @@ import pytest
 from ipt import load_model, restore_image
 from ipt.photos import read_photo
 from pipelines.common.params import Floors, load_params
-from pipelines.data.rows import encode_image
+from pipelines.data.png import encode_png
 from pipelines.promote import promote
 from pipelines.registry.fetch import current_version
 from pipelines.tracking.store import experiment_id, tracking
@@ -53,7 +53,7 @@ def earlier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture():
     levels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
-    return encode_image(levels)
+    return encode_png(levels)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
 from pipelines.common.params import RealPairs
 from pipelines.data.pairs import load_validation
-from pipelines.data.rows import encode_image
+from pipelines.data.png import encode_png
 from pipelines.evaluate import (
     draw_comparison,
     evaluate,
@@ -110,5 +110,5 @@ def test_pictures_show_median_damage_among_the_half_with_the_most_contrast(model
     contrasty = sorted(pairs["deblur"], key=lambda pair: pair[1].std())[2:]
     degraded, clean = max(contrasty, key=lambda pair: psnr(*pair))  # of two, the upper is the median
     restored = restore_image(models["trained"], degraded, task="deblur")
-    expected = encode_image(draw_comparison(degraded, restored, clean))
+    expected = encode_png(draw_comparison(degraded, restored, clean))
     assert (tmp_path / "restored" / "deblur.png").read_bytes() == expected

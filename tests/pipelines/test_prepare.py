@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ipt.pixels import to_unit
 from pipelines import prepare as stage
 from pipelines.common import processes as pool_module
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Prepare, Source
 from pipelines.common.processes import ordered_map, processes
-from pipelines.data.rows import CLEAN_ROW, decode_image
+from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
 from pipelines.pictures.dead_leaves import draw_dead_leaves
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.selection import split_pictures
@@ -65,7 +66,7 @@ def save(path, image, **options):
 
 
 def rows(target, part):
-    return pq.read_table(target / f"{part}.parquet").to_pylist()
+    return rows_of(pq.read_table(target / f"{part}.parquet"))
 
 
 def pictures_of(target, part):
@@ -87,18 +88,17 @@ def test_rows_are_clean_tiles_of_the_pictures(tmp_path, photos, settings_of):
     seen = []
     for part in ("train", "val"):
         table = pq.read_table(tmp_path / "clean" / f"{part}.parquet")
-        assert table.schema.equals(CLEAN_ROW)
-        for row in table.to_pylist():
+        assert table.schema.equals(row_schema(CLEAN_COLUMNS, 32, 32), check_metadata=True)
+        for row in rows_of(table):
             seen.append(row["image_id"])
-            tile = decode_image(row["clean"])
-            assert tile.shape == (row["height"], row["width"], 3) == (32, 32, 3)
+            assert row["clean"].shape == (row["height"], row["width"], 3) == (32, 32, 3)
     assert len(seen) == len(set(seen)) == report["tiles"] > 20
     row = next(r for r in rows(tmp_path / "clean", "train") if r["source"] == str(photos))
     name, place = row["image_id"].removeprefix(f"{photos}/").split("@1.0/")
     x, y = map(int, place.removeprefix("x").split("y"))
     whole = np.asarray(Image.open(photos / name))
     expected = whole[y : y + 32, x : x + 32]
-    np.testing.assert_array_equal(np.rint(decode_image(row["clean"]) * 255), expected)
+    np.testing.assert_array_equal(row["clean"], expected)
 
 
 def test_no_picture_is_on_both_sides_and_every_source_is_on_each(tmp_path, photos, settings_of):
@@ -179,7 +179,7 @@ def test_flat_tiles_are_limited(tmp_path, photos, settings_of):
         report = prepare(chosen, 0, tmp_path / "clean")
         assert report["flat_dropped"] > 10
         for part in ("train", "val"):
-            tiles = [decode_image(row["clean"]) for row in rows(tmp_path / "clean", part)]
+            tiles = [to_unit(row["clean"]) for row in rows(tmp_path / "clean", part)]
             flat = sum((t @ (0.299, 0.587, 0.114)).std() * 255 < 3 for t in tiles)
             assert flat <= share * len(tiles)
 

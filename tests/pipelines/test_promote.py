@@ -21,10 +21,11 @@ from ipt import load_model, restore_image, save_model
 from ipt.model import InstructIPT
 from ipt.network.modulation import modulated_layers
 from ipt.photos.photo import read_photo
+from ipt.pixels import to_levels
 from pipelines import promote as command
 from pipelines.common.params import PREVIOUS, Floors, load_params
 from pipelines.common.stage import run
-from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
+from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 from pipelines.promote import copy, main, promote, roll_back
 from pipelines.promotion.gate import LACKS
 from pipelines.promotion.measure import measure
@@ -63,13 +64,13 @@ def darkened(tmp_path_factory):
             clean = rng.integers(60, 200, (16, 16, 3)).astype(np.float32) / 255
             rows.append(
                 {
-                    "task": task, "image_id": str(number), "variant": 0, "degraded": encode_image(clean - DARKER),
-                    "clean": encode_image(clean), "height": 16, "width": 16, "instruction": "", "severity": "{}",
+                    "task": task, "image_id": str(number), "variant": 0, "degraded": to_levels(clean - DARKER),
+                    "clean": to_levels(clean), "height": 16, "width": 16, "instruction": "", "severity": "{}",
                     "seed": 0,
                 }
             )  # fmt: skip
         (folder / task / "val").mkdir(parents=True)
-        write_rows(folder / task / "val" / "00000.parquet", rows, SHARD_ROW, row_group_rows=3)
+        write_rows(folder / task / "val" / "00000.parquet", rows, row_schema(SHARD_COLUMNS, 16, 16), row_group_rows=3)
     return folder
 
 

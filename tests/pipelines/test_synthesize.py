@@ -13,13 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from degradations.recipe import check_recipe, degrade, rng_for
+from ipt.pixels import to_levels, to_unit
 from pipelines import synthesize as stage
 from pipelines.common.params import ParamsError, Synthesize, Task, load_params
-from pipelines.data.rows import CLEAN_ROW, SHARD_ROW, decode_image, encode_image, write_rows
+from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, row_schema, rows_of, write_rows
 from pipelines.synthesize import make_shard, read_tiles, shard_row, synthesize
 
 TASK = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
 SETTINGS = Synthesize(variants=2, tiles_per_shard=4, row_group_rows=3)
+CLEAN_SCHEMA = row_schema(CLEAN_COLUMNS, 16, 16)
+
+
+def plain(rows: list[dict]) -> list[dict]:
+    """Rows that == compares: images as lists."""
+    return [
+        {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def make_tiles(count: int) -> list[dict]:
@@ -28,7 +38,7 @@ def make_tiles(count: int) -> list[dict]:
         {
             "image_id": f"tile/{number}",
             "source": "s",
-            "clean": encode_image(image),
+            "clean": to_levels(image),
             "height": 16,
             "width": 16,
         }
@@ -41,8 +51,8 @@ def clean(tmp_path):
     """10 training and 3 held-out tiles, as `prepare` writes them."""
     folder = tmp_path / "clean"
     folder.mkdir()
-    write_rows(folder / "train.parquet", make_tiles(10), CLEAN_ROW, 4)
-    write_rows(folder / "val.parquet", make_tiles(3), CLEAN_ROW, 4)
+    write_rows(folder / "train.parquet", make_tiles(10), CLEAN_SCHEMA, 4)
+    write_rows(folder / "val.parquet", make_tiles(3), CLEAN_SCHEMA, 4)
     return folder
 
 
@@ -57,10 +67,11 @@ def hashes(folder) -> dict[str, str]:
 def test_a_row_holds_what_its_columns_say():
     (tile,) = make_tiles(1)
     row = shard_row("denoise", TASK, tile, 1, 5)
-    assert set(row) == set(SHARD_ROW.names)
-    expected, severity = degrade(decode_image(tile["clean"]), TASK.recipe, rng_for(5, "denoise", "tile/0", 1))
-    assert row["degraded"] == encode_image(expected)
-    assert row["clean"] == tile["clean"]
+    assert set(row) == set(SHARD_COLUMNS)
+    expected, severity = degrade(to_unit(tile["clean"]), TASK.recipe, rng_for(5, "denoise", "tile/0", 1))
+    np.testing.assert_array_equal(row["degraded"], to_levels(expected))
+    np.testing.assert_array_equal(row["clean"], tile["clean"])
+    assert row["degraded"].dtype == row["clean"].dtype == np.uint8
     assert json.loads(row["severity"]) == severity
     assert row["instruction"] in TASK.instructions
     assert (row["task"], row["image_id"], row["variant"]) == ("denoise", "tile/0", 1)
@@ -71,14 +82,14 @@ def test_a_row_holds_what_its_columns_say():
 def test_a_row_is_the_same_alone_or_last_and_differs_by_each_argument():
     tiles = make_tiles(5)
     last = [shard_row("denoise", TASK, tile, variant, 0) for tile in tiles for variant in range(2)][-1]
-    assert shard_row("denoise", TASK, tiles[-1], 1, 0) == last
+    assert plain([shard_row("denoise", TASK, tiles[-1], 1, 0)]) == plain([last])
     others = [
         shard_row("denoise", TASK, tiles[-1], 0, 0),
         shard_row("denoise", TASK, tiles[-1], 1, 1),
         shard_row("denoise_too", TASK, tiles[-1], 1, 0),
         shard_row("denoise", TASK, tiles[-1] | {"image_id": "else"}, 1, 0),
     ]
-    assert len({row["degraded"] for row in [last, *others]}) == 5
+    assert len({row["degraded"].tobytes() for row in [last, *others]}) == 5
     assert len({row["seed"] for row in [last, *others]}) == 5
 
 
@@ -94,8 +105,10 @@ def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(cl
         make_shard(job, clean=str(clean), name="denoise", task=TASK, settings=SETTINGS, seed=0) for _ in range(2)
     )
     assert shard == again == job | {"rows": 8, "content": again["content"]}
-    rows = pq.read_table(io.BytesIO(shard["content"])).to_pylist()
-    expected = [shard_row("denoise", TASK, tile, v, 0) for tile in make_tiles(10)[4:8] for v in range(2)]
+    table = pq.read_table(io.BytesIO(shard["content"]))
+    assert table.schema.equals(row_schema(SHARD_COLUMNS, 16, 16), check_metadata=True)
+    rows = plain(rows_of(table))
+    expected = plain([shard_row("denoise", TASK, tile, v, 0) for tile in make_tiles(10)[4:8] for v in range(2)])
     key = lambda row: (row["image_id"], row["variant"])  # noqa: E731
     assert sorted(rows, key=key) == sorted(expected, key=key)
     assert rows != expected  # shuffled
@@ -103,7 +116,8 @@ def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(cl
 
 @pytest.mark.parametrize(("start", "count"), [(0, 10), (0, 4), (3, 2), (2, 7), (8, 5), (10, 3)])
 def test_tiles_are_read_by_number_across_row_groups(clean, start, count):
-    assert read_tiles(clean / "train.parquet", np.arange(start, start + count)) == make_tiles(10)[start : start + count]
+    tiles = read_tiles(clean / "train.parquet", np.arange(start, start + count))
+    assert plain(tiles) == plain(make_tiles(10)[start : start + count])
 
 
 def test_workers_change_nothing(clean, tmp_path, local_ray, monkeypatch):

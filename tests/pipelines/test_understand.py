@@ -1,6 +1,7 @@
 """The stage understand: which tiles it takes, that its scores are shares, and that its weights come back."""
 
 import dataclasses
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -8,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from ipt.pixels import to_levels
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
 from ipt.weights import load_weights
 from pipelines import understand as stage
 from pipelines.common.params import load_params
-from pipelines.data.rows import CLEAN_ROW, encode_image, write_rows
+from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 from pipelines.understand import clean_rows, score_estimator, training_tiles, understand
 from pipelines.understanding.held_out import HELD_OUT, score_instructions
+
+CLEAN_SCHEMA = row_schema(CLEAN_COLUMNS, 128, 128)
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +41,11 @@ def clean(tmp_path_factory):
         rows = [
             {
                 "image_id": f"{name}/{number}", "source": "folder", "height": 128, "width": 128,
-                "clean": encode_image(np.kron(rng.random((8, 8, 3)), np.ones((16, 16, 1))).astype(np.float32)),
+                "clean": to_levels(np.kron(rng.random((8, 8, 3)), np.ones((16, 16, 1))).astype(np.float32)),
             }
             for number in range(count)
         ]  # fmt: skip
-        write_rows(folder / f"{name}.parquet", rows, CLEAN_ROW, row_group_rows=4)
+        write_rows(folder / f"{name}.parquet", rows, CLEAN_SCHEMA, row_group_rows=4)
     return folder
 
 
@@ -53,17 +57,26 @@ def threads(items, each=1):
 
 def test_clean_tiles_are_taken_evenly_and_each_once(clean):
     everything = clean_rows(clean / "train.parquet", 10**6)
-    assert len(set(everything)) == len(everything) == 23
+    assert len({tile.tobytes() for tile in everything}) == len(everything) == 23
     few = clean_rows(clean / "train.parquet", 3)
-    assert few == [everything[0], everything[11], everything[22]]
+    np.testing.assert_array_equal(few, [everything[0], everything[11], everything[22]])
 
 
 def test_clean_tiles_that_are_not_there_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected clean tiles; make them with `dvc repro prepare`"):
         clean_rows(tmp_path / "train.parquet", 3)
-    write_rows(tmp_path / "train.parquet", [], CLEAN_ROW, row_group_rows=4)
+    write_rows(tmp_path / "train.parquet", [], CLEAN_SCHEMA, row_group_rows=4)
     with pytest.raises(ValueError, match=r"train\.parquet: expected clean tiles, got none"):
         clean_rows(tmp_path / "train.parquet", 3)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_missing_clean_tiles_are_told_before_anything_is_trained(params, clean, tmp_path, monkeypatch, missing):
+    shutil.copytree(clean, tmp_path / "clean")
+    (tmp_path / "clean" / f"{missing}.parquet").unlink()
+    monkeypatch.setattr(stage, "fit_instructions", lambda params: pytest.fail("it was trained"))
+    with pytest.raises(FileNotFoundError, match=rf"{missing}\.parquet: expected clean tiles; make them with"):
+        understand(params, tmp_path / "clean", tmp_path / "out")
 
 
 def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatch):

@@ -1,11 +1,13 @@
 """The storage: here, in a shared folder and in an object store; what is published there is copied once."""
 
+import numpy as np
 import pytest
 
 from pipelines.cluster import storage as module
 from pipelines.cluster.storage import Patience, Storage, StorageError, content_hash
-from pipelines.data.rows import open_parquet, open_tiles
-from pipelines.data.shards import read_rows, row_groups_of
+from pipelines.data.clean_tiles import open_tiles
+from pipelines.data.rows import open_parquet
+from pipelines.data.shards import read_pairs, row_groups_of
 
 
 @pytest.fixture(params=["here", "shared", "s3"])
@@ -82,7 +84,7 @@ def test_an_object_store_that_is_away_is_waited_for(s3, shards, monkeypatch):
     storage = Storage(f"{s3.uri}/away")
     place = storage.publish(shards / "denoise")
     rows = [(group, 0) for group in row_groups_of(shards / "denoise/train", f"{place}/train")]
-    expected = read_rows(rows)
+    expected = read_pairs(rows)
     told = []
 
     def tell(text: str) -> None:
@@ -90,7 +92,8 @@ def test_an_object_store_that_is_away_is_waited_for(s3, shards, monkeypatch):
         s3.come_back()
 
     s3.leave()
-    assert Patience(storage.place, 60, tell)(read_rows, rows) == expected
+    for got, images in zip(Patience(storage.place, 60, tell)(read_pairs, rows), expected, strict=True):
+        np.testing.assert_array_equal(got, images)
     assert len(told) == 1
     assert told[0].startswith("storage s3://bucket/away: When ")  # pyarrow's own words follow
 

@@ -24,8 +24,9 @@ import torch
 from ipt import save_model
 from ipt.model import InstructIPT
 from ipt.network.modulation import modulated_layers
+from ipt.pixels import to_levels
 from pipelines.common.params import load_params
-from pipelines.data.rows import SHARD_ROW, encode_image, write_rows
+from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 from pipelines.registry import registration as registry
 from pipelines.registry.registration import Registration, register_model
 from pipelines.tracking.live_run import LiveRun
@@ -166,12 +167,12 @@ def test_register_refuse_promote_and_roll_back(server, make_config):
     for task in TASKS:
         clean = rng.integers(60, 200, (16, 16, 3)).astype(np.float32) / 255
         row = {
-            "task": task, "image_id": "a", "variant": 0, "degraded": encode_image(clean - 10 / 255),
-            "clean": encode_image(clean), "height": 16, "width": 16, "instruction": "", "severity": "{}", "seed": 0,
+            "task": task, "image_id": "a", "variant": 0, "degraded": to_levels(clean - 10 / 255),
+            "clean": to_levels(clean), "height": 16, "width": 16, "instruction": "", "severity": "{}", "seed": 0,
         }  # fmt: skip
         folder = Path("data/shards") / task / "val"
         folder.mkdir(parents=True)
-        write_rows(folder / "00000.parquet", [row], SHARD_ROW, row_group_rows=1)
+        write_rows(folder / "00000.parquet", [row], row_schema(SHARD_COLUMNS, 16, 16), row_group_rows=1)
 
     assert register(brighter(make_config, 5), Path("first")) == 1
     done = command()

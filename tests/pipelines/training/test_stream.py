@@ -4,13 +4,22 @@ import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.training import stream as module
-from pipelines.training.stream import Schedule, packed, schedule_windows, unpacked, window_dataset, worker_items
+from pipelines.training.stream import (
+    Items,
+    Schedule,
+    packed,
+    schedule_windows,
+    unpacked,
+    window_dataset,
+    worker_items,
+)
 
 SCHEDULES = st.builds(
     Schedule,
@@ -22,11 +31,17 @@ SCHEDULES = st.builds(
 )
 
 
-def read(start: int, stop: int) -> pa.Table:
-    """Items that say their number, one column as nested as that of the shards."""
-    return pa.table(
-        {"number": range(start, stop), "content": [[f"{number}".encode()] for number in range(start, stop)]}
-    )
+def read(start: int, stop: int) -> Items:
+    """Items that say their number, and images as those of the shards: samples of a group, large enough to be told."""
+    pixels = [np.random.default_rng(number).integers(0, 256, (2, 3, 4, 5), np.uint8) for number in range(start, stop)]
+    return {"number": np.arange(start, stop), "images": np.stack(pixels)}
+
+
+def same(items: Items, expected: Items) -> None:
+    assert list(items) == list(expected)
+    for name, values in expected.items():
+        assert items[name].dtype == values.dtype
+        np.testing.assert_array_equal(items[name], values)
 
 
 def numbers(schedule: Schedule, first: int, last: int) -> list[int]:
@@ -82,20 +97,51 @@ def test_more_workers_than_items_are_refused():
 def test_a_row_of_another_step_or_worker_is_refused():
     schedule = Schedule(steps=9, items_per_step=4, interval=9, segment=8, workers=2)
     rows = packed(read(8, 14), 3, 6, rank=1)
-    assert unpacked(rows.slice(1, 1), schedule, 4, 1).to_pylist() == read(10, 12).to_pylist()
-    with pytest.raises(RuntimeError, match="expected step 5 of worker 1 of 2, got 1 rows from step 4 of worker 1"):
-        unpacked(rows.slice(1, 1), schedule, 5, 1)
-    with pytest.raises(RuntimeError, match="expected step 3 of worker 0 of 2, got 1 rows from step 3 of worker 1"):
-        unpacked(rows.slice(0, 1), schedule, 3, 0)
+    (items,) = unpacked(rows.slice(1, 1), schedule, 4, 1)
+    same(items, read(10, 12))
+    with pytest.raises(RuntimeError, match=r"expected steps from 5 on of worker 1 of 2, got \[4\]\.\.\. of \{1\}"):
+        list(unpacked(rows.slice(1, 1), schedule, 5, 1))
+    with pytest.raises(
+        RuntimeError, match=r"expected steps from 3 on of worker 0 of 2, got \[3, 4, 5\]\.\.\. of \{1\}"
+    ):
+        list(unpacked(rows, schedule, 3, 0))
+    mixed = pa.concat_tables([rows.slice(0, 1), rows.slice(2, 1)])
+    with pytest.raises(RuntimeError, match=r"got \[3, 5\]\.\.\. of \{1\}: Ray Data has split its blocks"):
+        list(unpacked(mixed, schedule, 3, 1))
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 9), st.integers(0, 3))
+def test_items_are_the_same_after_packing_and_lie_where_they_were_packed(steps, count, first, rank):
+    schedule = Schedule(steps=99, items_per_step=9, interval=99, segment=99, workers=4)
+    items = read(7, 7 + steps * count)
+    table = packed(items, first, first + steps, rank)
+    assert table.num_rows == steps
+    assert table["images"].type == pa.fixed_shape_tensor(pa.uint8(), (count, 2, 3, 4, 5))
+    each = list(unpacked(table, schedule, first, rank))
+    assert len(each) == steps
+    for number, of_step in enumerate(each):
+        same(of_step, read(7 + number * count, 7 + (number + 1) * count))
+        assert np.shares_memory(of_step["images"], items["images"])
+
+
+def test_chunks_of_a_block_are_put_together():
+    schedule = Schedule(steps=9, items_per_step=2, interval=9, segment=8, workers=1)
+    table = packed(read(0, 8), 0, 4, rank=0)
+    chunked = pa.concat_tables([table.slice(0, 1), table.slice(1, 3)])
+    for step, items in enumerate(unpacked(chunked, schedule, 0, 0)):
+        same(items, read(2 * step, 2 * step + 2))
 
 
 def consume(schedule: Schedule, window: list, rank: int, shard) -> list[int]:
-    found = []
-    steps = [step for segment in window for step in range(*segment)]
-    for step, row in zip(steps, shard.iter_batches(batch_size=1, batch_format="pyarrow"), strict=True):
-        items = unpacked(row, schedule, step, rank)
-        assert items["content"].to_pylist() == [[f"{n}".encode()] for n in items["number"].to_pylist()]
-        found += items["number"].to_pylist()
+    """The numbers of the items in the order that they come in; their bytes are those that were read."""
+    found, step = [], window[0][0]
+    for table, segment in zip(shard.iter_batches(batch_size=None, batch_format="pyarrow"), window, strict=True):
+        assert len(table) == segment[1] - segment[0]  # a block a read
+        for items in unpacked(table, schedule, step, rank):
+            first = int(items["number"][0])
+            same(items, read(first, first + schedule.count(rank)))
+            found += items["number"].tolist()
+            step += 1
     return found
 
 
@@ -114,6 +160,8 @@ def test_one_window_follows_another(local_ray, monkeypatch):
     monkeypatch.setattr("ray.train.collective.broadcast_from_rank_zero", lambda data: data)  # a worker alone
     schedule = Schedule(steps=10, items_per_step=2, interval=8, segment=4, workers=1)
     assert len(schedule_windows(schedule, 1)) == 2
-    tables = list(worker_items(read, schedule, 1, 0))
-    assert [table["number"].to_pylist() for table in tables] == [[2 * step, 2 * step + 1] for step in range(1, 10)]
+    steps = list(worker_items(read, schedule, 1, 0))
+    assert len(steps) == 9
+    for step, items in enumerate(steps, 1):
+        same(items, read(2 * step, 2 * step + 2))
     assert list(worker_items(read, schedule, 10, 0)) == []  # a run that had ended

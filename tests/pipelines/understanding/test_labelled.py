@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ipt.metrics import psnr
+from ipt.pixels import to_levels
 from pipelines.data import drawings
 from pipelines.data.drawings import draw, gradient, plain, shapes, text
-from pipelines.data.rows import encode_image
 from pipelines.understanding import labelled
 from pipelines.understanding.labelled import Damage, labelled_tile
 
@@ -18,7 +18,7 @@ WHISPER = [{"GaussianNoise": {"sigma": [0.1, 0.1]}}]
 @pytest.fixture(scope="module")
 def clean():
     rng = np.random.default_rng(0)
-    return encode_image(np.kron(rng.random((16, 20, 3)), np.ones((8, 8, 1))).astype(np.float32))
+    return to_levels(np.kron(rng.random((16, 20, 3)), np.ones((8, 8, 1))).astype(np.float32))
 
 
 def tiles(clean, recipes, count=80, side=32, visible=38.0):
