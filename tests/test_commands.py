@@ -86,7 +86,7 @@ def test_what_is_missing_is_the_last_line_and_the_status_is_1(tmp_path):
 
 def test_every_mistake_in_params_is_told_and_nothing_is_made(tmp_path):
     text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("  steps: 2600", "  step: 2600").replace("tile: 128", "tile: x"))
+    (tmp_path / "params.yaml").write_text(text.replace("  steps: 3600", "  step: 3600").replace("tile: 128", "tile: x"))
     done = call(tmp_path, "prepare")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
