@@ -205,7 +205,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3200)  # fewer would be what Ray read ahead while it started
+    parser.add_argument("--steps", type=int, default=1600)  # fewer would be what Ray read ahead while it started
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 10, 50, 163])
     parser.add_argument("--memory", type=int, help="measure the memory of this size alone")
