@@ -31,8 +31,7 @@ from ipt.diffusion.wasserstein import sliced_wasserstein
 from ipt.training.fit import TrainingSettings, TrainingState
 from pipelines.common.files import write_json
 from pipelines.common.paths import CLEAN
-from pipelines.data.clean_tiles import open_tiles
-from pipelines.data.rows import images_of
+from pipelines.data.rows import images_of, open_tiles
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
 BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"

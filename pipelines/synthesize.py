@@ -25,8 +25,7 @@ from pipelines.common.files import replace_folder
 from pipelines.common.params import ParamsError, Synthesize, Task, load_params
 from pipelines.common.paths import CLEAN, SHARDS
 from pipelines.common.stage import command, run
-from pipelines.data.clean_tiles import open_tiles, read_tiles
-from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
+from pipelines.data.rows import SHARD_COLUMNS, open_tiles, read_tiles, row_schema, write_rows
 
 
 def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: str, target: Path) -> dict[str, int]:

@@ -27,7 +27,7 @@ from pipelines.common.params import Params, load_params
 from pipelines.common.paths import CLEAN, METRICS, UNDERSTANDING
 from pipelines.common.processes import ordered_map, processes
 from pipelines.common.stage import run
-from pipelines.data.clean_tiles import open_tiles, read_tiles
+from pipelines.data.rows import open_tiles, read_tiles
 from pipelines.understanding.corpus import Corpus
 from pipelines.understanding.held_out import score_held_out
 from pipelines.understanding.labelled import Damage, labelled_tile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data.clean_tiles import open_tiles, read_tiles
+from pipelines.data.rows import open_tiles, read_tiles
 from pipelines.training.crops import cut_squares, draw_cuts
 
 SEGMENT = 1024  # crops made by one read

@@ -5,8 +5,7 @@ import pytest
 
 from pipelines.cluster import storage as module
 from pipelines.cluster.storage import Patience, Storage, StorageError, content_hash
-from pipelines.data.clean_tiles import open_tiles
-from pipelines.data.rows import open_parquet
+from pipelines.data.rows import open_parquet, open_tiles
 from pipelines.data.shards import read_pairs, row_groups_of
 
 

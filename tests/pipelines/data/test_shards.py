@@ -9,10 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import rows as rows_module
-from pipelines.data.clean_tiles import open_tiles, read_tiles
 from pipelines.data.pairs import load_pairs, spread_rows
 from pipelines.data.png import encode_png
-from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, images_of, row_schema, rows_of, write_rows
+from pipelines.data.rows import (
+    CLEAN_COLUMNS,
+    SHARD_COLUMNS,
+    images_of,
+    open_tiles,
+    read_tiles,
+    row_schema,
+    rows_of,
+    write_rows,
+)
 from pipelines.data.shards import RowGroup, ShardError, read_group, read_pairs, row_groups_of
 
 REMEDY = r"remake it with `dvc repro -f -s synthesize@derain`$"
@@ -206,7 +214,7 @@ def test_clean_tiles_in_a_storage_that_is_away_are_no_damage(tiles, monkeypatch)
     def away(file: pq.ParquetFile, numbers: np.ndarray) -> list[dict]:
         raise OSError("the storage is away")
 
-    monkeypatch.setattr("pipelines.data.clean_tiles.read_rows", away)
+    monkeypatch.setattr("pipelines.data.rows.read_rows", away)
     with pytest.raises(ValueError, match=r"no clean tiles can be read \(the storage is away"):
         read_tiles(tiles, np.arange(3))
     monkeypatch.setattr(rows_module, "has_folder", lambda place: False)
