@@ -12,8 +12,8 @@ import pytest
 from projects import Project, toy
 from pyarrow.fs import FileSelector, FileSystem
 
-from benchmarks.faults import Training
 from benchmarks.local_cluster import LocalCluster
+from benchmarks.watched_training import Training
 
 pytestmark = pytest.mark.slow
 
