@@ -41,7 +41,7 @@ def call(model, monkeypatch, capsys):
     """Call `main` as the command line does; returns the exit status and what was said."""
 
     def with_arguments(*arguments):
-        given = [] if "--model" in arguments else ["--model", "model"]
+        given = ["--precision", "fp32", *([] if "--model" in arguments else ["--model", "model"])]
         monkeypatch.setattr("sys.argv", ["pipelines.restore", *arguments, *given])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
