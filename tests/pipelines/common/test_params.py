@@ -93,7 +93,7 @@ def test_values_are_plain_dataclasses_that_workers_and_tests_can_take_apart():
     params = load_params(REAL)
     assert pickle.loads(pickle.dumps(params)) == params
     more = dataclasses.replace(params, train=dataclasses.replace(params.train, steps=7))
-    assert (params.train.steps, more.train.steps, more.train.clip_norm) == (2600, 7, 1.0)
+    assert (params.train.steps, more.train.steps, more.train.clip_norm) == (3600, 7, 1.0)
     assert type(params.tasks["denoise"].weight) is float  # a whole number in the file
     assert type(params.diffusion.channels) is tuple
     assert type(params.tasks["denoise"].recipe) is list

@@ -26,6 +26,7 @@ from ipt.model import InstructIPT
 from ipt.network.modulation import modulated_layers
 from ipt.pixels import to_levels
 from pipelines.common.params import load_params
+from pipelines.data.png import encode_png
 from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 from pipelines.registry import registration as registry
 from pipelines.registry.registration import Registration, register_model
@@ -174,27 +175,28 @@ def test_register_refuse_promote_and_roll_back(server, make_config):
         folder.mkdir(parents=True)
         write_rows(folder / "00000.parquet", [row], row_schema(SHARD_COLUMNS, 16, 16), row_group_rows=1)
 
+    picture = encode_png(row["degraded"])
     assert register(brighter(make_config, 5), Path("first")) == 1
     done = command()
     assert done.returncode == 0, done.stderr
-    first = served(row["degraded"])
+    first = served(picture)
 
     assert register(brighter(make_config, 5, worse="derain"), Path("damaged")) == 2
     done = command()
     assert done.returncode == 1
     assert done.stderr == "promote: version 2 is refused: psnr/derain, psnr/mean\n"
-    assert served(row["degraded"]) == first
+    assert served(picture) == first
 
     assert register(brighter(make_config, 10), Path("better")) == 3
     done = command()
     assert done.returncode == 0, done.stdout + done.stderr
-    better = served(row["degraded"])
+    better = served(picture)
     assert better != first
 
     assert command("--rollback").returncode == 0
-    assert served(row["degraded"]) == first
+    assert served(picture) == first
     assert command("--rollback").returncode == 0
-    assert served(row["degraded"]) == better
+    assert served(picture) == better
 
 
 def test_a_server_that_is_away_is_named_with_what_to_do(server):
