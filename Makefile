@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RELEASE ?= ../instruct-ipt-release
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-finish bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +36,12 @@ ui: $(INSTALLED)  ## MLflow's page on this repository's runs and models, http://
 
 promote: $(INSTALLED)  ## the candidate to champion, where it is nowhere worse: make promote ARGS=--dry-run
 	@$(BIN)/python -m pipelines.promote $(ARGS)
+
+release: $(INSTALLED)  ## train a model to use on your photographs until you stop it: make release PHOTOGRAPHS=FOLDER (docs/release.md)
+	@$(BIN)/python -m pipelines.release start $(RELEASE) $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
+
+release-finish: $(INSTALLED)  ## a finished model of what that training has learnt so far; it can go on
+	@$(BIN)/python -m pipelines.release finish $(RELEASE)
 
 bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain backbone and PEFT
 	$(BIN)/python -m benchmarks.modulation

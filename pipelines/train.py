@@ -1,11 +1,15 @@
 """Stage: shards to a trained model, by Ray Train workers around `ipt.training.fit`.
 
+    python -m pipelines.train [--finish]
+
 A run is named by a hash of its params and data and keeps its checkpoints in `ray.storage` until the model is
-written: the same command after a kill continues it, after a finished run it starts anew.
+written: the same command after a kill continues it, after a finished run it starts anew. With `--finish` a copy of its
+last checkpoint is trained to the end as `finish` of params.yaml says, and the run itself can go on.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -20,7 +24,7 @@ from ipt.network.checkpoint import save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.weights import load_weights
-from pipelines.cluster.checkpoints import read_lives
+from pipelines.cluster.checkpoints import latest_checkpoint, read_lives
 from pipelines.cluster.connection import connected
 from pipelines.cluster.progress import History, faults
 from pipelines.cluster.storage import Storage, content_hash
@@ -29,7 +33,7 @@ from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
-from pipelines.common.stage import run
+from pipelines.common.stage import command, run
 from pipelines.data.pairs import spread_rows
 from pipelines.tracking.live_run import LiveRun
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings
@@ -37,17 +41,25 @@ from pipelines.training.groups import open_mix
 from pipelines.training.worker import TrainingJob, train_worker
 
 SUMMARY = METRICS / "train.json"
+FINISH = "-finish-"  # in the name of a run, between that which it finishes and the step where it begins
+START = "start"  # the folder of the checkpoint where it begins
 
 
-def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[History, dict[str, float]]:
+def train(
+    params: Params, choice: Choice, shards: Path, target: Path, finish: bool = False
+) -> tuple[History, dict[str, float]]:
     """Train on the shards of the tasks in `params` and write the checkpoint folder `target`.
 
-    Returns the history, and what faults cost.
+    With `finish`, from the last checkpoint of the run on, as `params.finish` says; the run stays. Returns the history,
+    and what faults cost.
     """
     remove_stale_shards(shards, list(params.tasks))
     storage = Storage(params.ray.storage)
     places = {task: storage.publish(shards / task) for task in params.tasks}
     name = run_name(params, choice, shards)
+    if finish:
+        name, first = begin_finish(storage, name)
+        params = finishing(params, first)
     model = model_config(params, choice)
     with LiveRun(params, name) as live:
         result = run_workers(
@@ -59,6 +71,7 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[H
             run=name,
             steps=params.train.steps,
             log=live.log,
+            start=f"{name}/{START}" if finish else None,
         )
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
@@ -69,6 +82,41 @@ def train(params: Params, choice: Choice, shards: Path, target: Path) -> tuple[H
     cost = faults(read_lives(storage, name), history)
     storage.remove(name)  # the model is written: a forced rerun starts anew
     return history, cost
+
+
+def begin_finish(storage: Storage, run: str) -> tuple[str, int]:
+    """The name of the run that finishes a copy of `run`, and the step where it begins.
+
+    One that was stopped half-way goes on. Raises FileNotFoundError where `run` has no checkpoint.
+    """
+    for name in storage.folders():
+        if name.startswith(f"{run}{FINISH}") and storage.read_json(f"{name}/{START}.json"):
+            return name, int(name.removeprefix(f"{run}{FINISH}"))
+    latest = latest_checkpoint(storage, run)
+    if latest is None:
+        raise FileNotFoundError(
+            f"{storage.place}/{run}: no checkpoint of a run with these params and data; begin it: dvc repro train"
+        )
+    name = f"{run}{FINISH}{latest.step}"
+    storage.copy(latest.folder, f"{name}/{START}")
+    storage.write_json(f"{name}/{START}.json", {"from": latest.folder})  # last: the copy is whole
+    return name, latest.step
+
+
+def finishing(params: Params, first: int) -> Params:
+    """The params of a run's end that begins after step `first`."""
+    settings = params.finish
+    train_to_the_end = dataclasses.replace(
+        params.train,
+        steps=first + settings.steps,
+        decay_steps=settings.steps,
+        groups_per_step=settings.groups_per_step,
+    )
+    return dataclasses.replace(
+        params,
+        train=train_to_the_end,
+        ingest=dataclasses.replace(params.ingest, crop=settings.crop),
+    )
 
 
 def training_job(
@@ -146,10 +194,13 @@ def write_history(history: History, cost: dict[str, float], seconds: float) -> N
 
 def main() -> None:
     """Read params.yaml, train and write model, curves and summary."""
+    parser = argparse.ArgumentParser(prog=command(), description=__doc__.splitlines()[0])
+    parser.add_argument("--finish", action="store_true", help="a finished model out of a run that goes on")
+    finish = parser.parse_args().finish
     started = time.perf_counter()
     params = load_params()
     with connected():
-        history, cost = train(params, read_choice(), SHARDS, TRAINED)
+        history, cost = train(params, read_choice(), SHARDS, TRAINED, finish)
     write_history(history, cost, time.perf_counter() - started)
     if cost["restarts"]:
         lost, goodput = cost["seconds_lost"], cost["goodput"]
@@ -160,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main)

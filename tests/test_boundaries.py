@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("degradations", "ipt", "pipelines")
 FLOWS = ("dvc.yaml", "pipelines/optional/dvc.yaml")
 STAGES = tuple(stage for name in FLOWS for stage in YAML(typ="safe").load((ROOT / name).read_text())["stages"])
-COMMANDS = (*STAGES, "promote", "restore", "serve", "look", "repro", "ui")
+COMMANDS = (*STAGES, "promote", "release", "restore", "serve", "look", "repro", "ui")
 
 
 def files(package: str) -> list[Path]:

@@ -27,6 +27,7 @@ MISSING = {
     "restore": (["--input", "nowhere", "--output", "out"], "nowhere"),
     "serve": (["--model", "nowhere"], "nowhere"),
     "look": (["nowhere.parquet"], "nowhere.parquet"),
+    "release": (["start", "nowhere", "--photographs", "nowhere"], "nowhere"),
 }
 
 

@@ -34,6 +34,7 @@ class TrainingSettings:
     ema_decay: float
     task_weights: tuple[float, ...]  # of each task's part in the loss
     bf16: bool
+    decay_steps: int | None = None  # over so many last steps the learning rates fall; None: from the warm-up on
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,16 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, wei
 
 
 def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
-    """Share of the peak learning rate at `step`: linear warm-up, then a cosine to 1 % at the last step."""
+    """Share of the peak learning rate at `step`: linear warm-up, then the peak, then a cosine to 1 % at the last step.
+
+    With a constant middle, a run need not know when it ends (Zhai et al. 2022): whoever wants a finished model decays
+    a copy of it.
+    """
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(settings.steps - 1 - settings.warmup_steps, 1)
+    decay = settings.steps if settings.decay_steps is None else settings.decay_steps
+    start = max(settings.steps - decay, settings.warmup_steps)
+    done = max(step - start, 0) / max(settings.steps - 1 - start, 1)
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -14,11 +14,26 @@ from pipelines.cluster.progress import History, Life
 from pipelines.cluster.storage import Patience, Storage, upload
 
 LIVES = "lives.json"  # in the run's folder
+LATEST = "latest.json"  # in the run's folder: which folder there holds the last checkpoint, and of which step
 
 
 def read_lives(storage: Storage, run: str) -> list[Life]:
     """Every start of a run's workers, in order."""
     return [Life(**life) for life in storage.read_json(f"{run}/{LIVES}") or []]
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The last whole checkpoint of a run."""
+
+    folder: str  # in the storage
+    step: int
+
+
+def latest_checkpoint(storage: Storage, run: str) -> Latest | None:
+    """The last checkpoint of a run, None where it has none."""
+    found = storage.read_json(f"{run}/{LATEST}")
+    return Latest(f"{run}/{found['folder']}", found["step"]) if found else None
 
 
 @dataclass
@@ -29,6 +44,7 @@ class Checkpoints:
     storage: Storage
     run: str  # its folder in the storage
     patience: Patience
+    start: str | None = None  # the folder in the storage to begin from, where the run has no checkpoint yet
     history: History = field(default_factory=History)
     written: int | None = None  # step of the last one of this life
 
@@ -37,6 +53,8 @@ class Checkpoints:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             self.patience(self._load, checkpoint)
+        elif self.start:
+            self.patience(self._fetch, self.start)
         ray.train.report({"step": self.state.step})  # the first report: `_Notes` in workers.py notes the run
 
     def begin(self, step: int, seconds_ago: float) -> int:
@@ -70,11 +88,21 @@ class Checkpoints:
 
     def _load(self, checkpoint: ray.train.Checkpoint) -> None:
         with checkpoint.as_directory() as folder:
-            self.state.load(Path(folder))
-            self.history = History.read(Path(folder))
+            self._read(Path(folder))
+
+    def _fetch(self, start: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            self.storage.fetch(start, Path(folder))
+            self._read(Path(folder))
+
+    def _read(self, folder: Path) -> None:
+        self.state.load(folder)
+        self.history = History.read(folder)
 
     def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         store = ray.train.get_context().get_storage()
         target = f"{store.experiment_fs_path}/{name}"
         self.patience(upload, Path(checkpoint.path), store.storage_filesystem, target)
+        latest = {"folder": name, "step": self.state.step}
+        self.patience(self.storage.write_json, f"{self.run}/{LATEST}", latest)
         return ray.train.Checkpoint(target, store.storage_filesystem)

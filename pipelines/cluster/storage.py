@@ -73,6 +73,15 @@ class Storage:
         elif kind == FileType.File:
             self._filesystem.delete_file(f"{self._path}/{name}")
 
+    def copy(self, source: str, target: str) -> None:
+        """Copy the files of one folder inside to another one inside; what is there under the same names is replaced."""
+        self._filesystem.create_dir(f"{self._path}/{target}", recursive=True)
+        _copy(f"{self._path}/{source}", self._filesystem, f"{self._path}/{target}", self._filesystem)
+
+    def fetch(self, name: str, folder: Path) -> None:
+        """Copy the files of a folder inside to the local `folder`."""
+        _copy(f"{self._path}/{name}", self._filesystem, str(folder), LocalFileSystem())
+
     def publish(self, folder: Path) -> str:
         """The place where nodes read what is in `folder`: itself, or its copy in the storage.
 
@@ -127,6 +136,10 @@ def content_hash(folder: Path) -> str:
 def upload(folder: Path, filesystem: FileSystem, target: str) -> None:
     """Copy the files of `folder` to `target`; what is there under the same names is replaced."""
     filesystem.create_dir(target, recursive=True)
+    _copy(str(folder), LocalFileSystem(), target, filesystem)
+
+
+def _copy(source: str, of: FileSystem, target: str, to: FileSystem) -> None:
     # Uploads of many files by threads can wait for one another for ever (apache/arrow#32372).
-    threads = isinstance(filesystem, LocalFileSystem)
-    copy_files(str(folder), target, destination_filesystem=filesystem, use_threads=threads)
+    threads = isinstance(of, LocalFileSystem) and isinstance(to, LocalFileSystem)
+    copy_files(source, target, source_filesystem=of, destination_filesystem=to, use_threads=threads)

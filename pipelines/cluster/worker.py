@@ -26,6 +26,7 @@ class WorkerSettings:
     seed: int
     threads: int
     progress: Queue
+    start: str | None  # the folder of a checkpoint in the storage to begin from; None: from nothing
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def start_worker(
 
     storage = Storage(settings.storage)
     patience = Patience(storage.place, settings.storage_patience, tell)
-    checkpoints = Checkpoints(state, storage, settings.run, patience)
+    checkpoints = Checkpoints(state, storage, settings.run, patience, settings.start)
     checkpoints.restore()
     if rank == 0 and state.step:
         tell(f"continues from step {state.step} of {state.settings.steps}, workers: {workers}")

@@ -32,11 +32,13 @@ def run_workers(
     run: str,
     steps: int,
     log: Callable[[int, dict[str, float]], None],
+    start: str | None = None,
 ) -> ray.train.Result:
     """Run `function` in the workers that params ask for, each with what `job` makes of the worker's settings.
 
     `run` names the folder of the storage where its checkpoints are: what is there goes on, and other unfinished runs
-    are told. Rows of metrics go to `log(step, values)`, how far it is to the terminal.
+    are told. Where nothing is, it begins from the checkpoint folder `start` of the storage, if that is given. Rows of
+    metrics go to `log(step, values)`, how far it is to the terminal.
     """
     for text in unfinished(storage, stage, run):
         print(f"{stage}: {text}", flush=True)
@@ -50,6 +52,7 @@ def run_workers(
             seed=params.seed,
             threads=cpus_per_worker(params.ray),
             progress=progress.queue,
+            start=start,
         )
         return TorchTrainer(
             function,
@@ -60,9 +63,12 @@ def run_workers(
 
 
 def unfinished(storage: Storage, stage: str, run: str) -> Iterator[str]:
-    """What to say of the stage's other runs that were stopped half-way: nothing of them is ever lost or used."""
+    """What to say of the stage's other runs that were stopped half-way: nothing of them is ever lost or used.
+
+    A run and the one that finishes a copy of it are not strangers.
+    """
     for name in storage.folders():
-        if not name.startswith(f"{stage}-") or name == run:
+        if not name.startswith(f"{stage}-") or name.startswith(run) or run.startswith(name):
             continue
         if storage.read_json(f"{name}/{FORMAT_FILE}") == FORMAT:
             what = "with other params, code or data, which goes on when they are as they were"

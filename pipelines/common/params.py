@@ -168,6 +168,7 @@ class Train:
     learning_rate: Positive
     bias_learning_rate: Positive
     warmup_steps: Steps
+    decay_steps: Steps | Literal["all"]
     weight_decay: Share
     clip_norm: Positive
     ema_decay: Share
@@ -176,6 +177,15 @@ class Train:
     validate_every: Count
     validate_tiles: Count
     checkpoint_every: Count
+
+
+@dataclass(frozen=True)
+class Finish:
+    """A finished model out of a run that goes on: so many steps more, in which the learning rates fall."""
+
+    steps: Count
+    groups_per_step: Count
+    crop: Count
 
 
 @dataclass(frozen=True)
@@ -297,6 +307,7 @@ class Params:
     modulation: Modulation
     analyze: Analyze
     train: Train
+    finish: Finish
     ray: Ray
     compress: Compress
     evaluate: Evaluate
@@ -342,9 +353,9 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
         if len(named) != 1:
             what = f"expected exactly one of {', '.join(kinds)}; got {named or 'none'}"
             yield ("prepare", "sources", number), what
-    crop, tile = params.ingest.crop, params.prepare.tile
-    if crop > tile:
-        yield ("ingest", "crop"), f"expected at most prepare.tile = {tile}, got {crop}"
+    for block, crop in (("ingest", params.ingest.crop), ("finish", params.finish.crop)):
+        if crop > params.prepare.tile:
+            yield (block, "crop"), f"expected at most prepare.tile = {params.prepare.tile}, got {crop}"
     workers = params.ray.workers
     if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
         yield ("ray", "workers"), f"expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}"

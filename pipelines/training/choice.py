@@ -52,6 +52,11 @@ def training_settings(params: Params, steps: int, bf16: bool) -> TrainingSetting
         for name, value in dataclasses.asdict(params.train).items()
         if name in {field.name for field in dataclasses.fields(TrainingSettings)}
     }
-    warmup = min(params.train.warmup_steps, steps // 10)
-    weights = tuple(task.weight for task in params.tasks.values())
-    return TrainingSettings(**values | {"steps": steps, "warmup_steps": warmup, "task_weights": weights, "bf16": bf16})
+    own = {
+        "steps": steps,
+        "warmup_steps": min(params.train.warmup_steps, steps // 10),
+        "decay_steps": None if params.train.decay_steps == "all" else params.train.decay_steps,
+        "task_weights": tuple(task.weight for task in params.tasks.values()),
+        "bf16": bf16,
+    }
+    return TrainingSettings(**values | own)

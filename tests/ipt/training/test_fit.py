@@ -181,6 +181,17 @@ def test_learning_rate_is_1_percent_at_the_last_step(steps, warmup):
     assert learning_rate_factor(steps - 1, settings) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("decay", [0, 8, 16])
+def test_learning_rate_stays_at_its_peak_until_the_last_decay_steps(decay):
+    settings = dataclasses.replace(SETTINGS, steps=20, warmup_steps=4, decay_steps=decay)
+    factors = [learning_rate_factor(step, settings) for step in range(20)]
+    assert factors[4 : 20 - decay + 1] == [1] * len(factors[4 : 20 - decay + 1])
+    assert factors[20 - decay :] == sorted(factors[20 - decay :], reverse=True)
+    assert len(set(factors[20 - decay :])) == decay
+    whole = [learning_rate_factor(step, dataclasses.replace(settings, decay_steps=None)) for step in range(20)]
+    assert (factors == whole) == (decay == 16)
+
+
 def test_a_task_with_more_weight_is_learned_better(new_state):
     def error_of_first(first: float) -> float:
         state = new_state(task_weights=(first, 1.0, 1.0))

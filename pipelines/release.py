@@ -1,0 +1,100 @@
+"""A model to use on your own photographs: the stages of this commit with params.release.yaml, in a folder of their own.
+
+    python -m pipelines.release start FOLDER --photographs FOLDER
+    python -m pipelines.release finish FOLDER
+
+`start` makes the folder, its data and begins the training, which lasts until it is stopped (Ctrl-C, or a machine that
+is switched off) and goes on where it was when called again: as long as you like, in as many sessions as you like, on
+another machine where the folder is copied there. `finish`, at any time: a finished model of what has been learnt so
+far, measured and registered there; the training can go on. Both leave the machine to whatever else runs on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipelines.common.params import PARAMS_FILE, load_params
+from pipelines.common.plain_yaml import read_plain
+from pipelines.common.stage import command, run
+
+OVERLAY = Path("params.release.yaml")
+FINISHING = (("pipelines.train", "--finish"), ("pipelines.compress",), ("pipelines.evaluate",), ("pipelines.register",))
+
+
+def start(folder: Path, photographs: Path | None) -> None:
+    """Make `folder` a clone of this commit with the params of a release, unless it is one, and train there."""
+    if not (folder / PARAMS_FILE).is_file():
+        if photographs is None or not photographs.is_dir():
+            raise FileNotFoundError(
+                f"--photographs {photographs}: expected a folder of clean photographs to learn from "
+                "(a few hundred or more, sharp and without noise)"
+            )
+        subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+        overlay = read_plain(OVERLAY)
+        overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
+        write_overlaid(folder / PARAMS_FILE, overlay)
+    elif photographs is not None:
+        raise FileExistsError(f"{folder}: is begun already with the photographs that its {PARAMS_FILE} names")
+    load_params(folder / PARAMS_FILE)
+    call(folder, "pipelines.repro", "understand", "train")
+
+
+def write_overlaid(path: Path, overlay: dict[str, Any]) -> None:
+    """Put the values of `overlay` over those of the YAML file `path`: blocks key by key, anything else whole."""
+    yaml = YAML()
+    yaml.width = 120
+    tree = yaml.load(path.read_text())
+    overlay_values(tree, overlay)
+    with path.open("w") as file:
+        yaml.dump(tree, file)
+
+
+def overlay_values(tree: Any, overlay: dict[str, Any]) -> None:
+    """As `write_overlaid`, in place."""
+    for name, value in overlay.items():
+        if isinstance(value, dict) and isinstance(tree.get(name), dict):
+            overlay_values(tree[name], value)
+        else:
+            tree[name] = value
+
+
+def finish(folder: Path) -> None:
+    """A finished model in `folder`/models/compressed, out of the training that was begun there."""
+    if not (folder / PARAMS_FILE).is_file():
+        raise FileNotFoundError(f"{folder}: no release was begun here; begin one: python -m pipelines.release start")
+    for words in FINISHING:
+        call(folder, *words)
+
+
+def call(folder: Path, module: str, *arguments: str) -> None:
+    """Run a module of the code in `folder`, in it; RuntimeError where it fails."""
+    environment = os.environ | {"PYTHONPATH": str(folder.resolve())}  # before the code that is installed
+    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{module} in {folder} ended with exit status {done.returncode}; its reason stands above")
+
+
+def main() -> None:
+    """Read the arguments, step back behind whatever else runs, and start or finish."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=command(), description=__doc__, formatter_class=raw)
+    parser.add_argument("what", choices=("start", "finish"))
+    parser.add_argument("folder", type=Path, help="outside of this checkout")
+    parser.add_argument("--photographs", type=Path, help="clean photographs to learn from; for the first call")
+    given = parser.parse_args()
+    os.nice(19)
+    if given.what == "start":
+        start(given.folder, given.photographs)
+    else:
+        finish(given.folder)
+
+
+if __name__ == "__main__":
+    run(main)
