@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ipt.biases.rank import constant_rank, energy_by_rank, singular_spectra
+from ipt.biases.rank import affordable_rank, constant_rank, energy_by_rank, singular_spectra
 from ipt.biases.sensitivity import choose_layers, fit_all, fit_biases, sensitivity
 from ipt.files import replace_file
 from ipt.network.backbone import Backbone
@@ -49,7 +49,9 @@ def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]
     scores = sensitivity(network, measure)
     layers = tuple(choose_layers(scores, settings.keep) if all_layers else scores)
     spectra = singular_spectra(network)
-    rank = constant_rank(spectra, layers, settings.energy) if pinned.rank == "auto" else pinned.rank
+    enough = constant_rank(spectra, layers, settings.energy)
+    found = min(enough, affordable_rank(network, layers, settings.bias_share))
+    rank = found if pinned.rank == "auto" else pinned.rank
     energy = energy_by_rank(spectra, layers)
     summary = summarise(common, network, measure, Choice(rank, layers), energy)
     return Choice(rank, layers), scores, energy, summary | {"seconds": round(time.perf_counter() - started, 1)}

@@ -1,13 +1,13 @@
-"""How large task biases have to be: singular spectra, and the smallest constant rank that keeps their energy."""
+"""How large task biases have to be and may be: spectra, the rank that keeps their energy, and the one that fits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ipt.network.modulation import modulated_layers
+from ipt.network.modulation import ModulatedLayer, modulated_layers, task_parameters
 
 
 @torch.no_grad()
@@ -45,3 +45,24 @@ def constant_rank(spectra: dict[str, Tensor], layers: Sequence[str], energy: flo
     """The smallest rank, the same for all `layers` and tasks, that keeps the share `energy` (0 to 1] of each task."""
     enough = (energy_by_rank(spectra, layers) >= energy - 1e-9).all(0)
     return max(int(enough.int().argmax()), 1)
+
+
+def affordable_rank(model: nn.Module, layers: Sequence[str], share: float) -> int:
+    """The largest rank, the same for all `layers`, at which the biases of all tasks have at most `share` of the numbers
+    of the rest of a modulated `model`; 1 where even that has more.
+    """
+    modulated = {name: layer for name, layer in modulated_layers(model).items() if name in set(layers)}
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    backbone = numbers - sum(factor.numel() for factor in task_parameters(model))
+    largest = max(min(layer.weight.flatten(1).shape) for layer in modulated.values())
+    ranks = range(1, largest + 1)
+    return max((rank for rank in ranks if bias_numbers(modulated.values(), rank) <= share * backbone), default=1)
+
+
+def bias_numbers(layers: Iterable[ModulatedLayer], rank: int) -> int:
+    """How many numbers the biases of all tasks have at that rank; a layer never has more than its full rank."""
+    total = 0
+    for layer in layers:
+        rows, columns = layer.weight.flatten(1).shape
+        total += len(layer.task_up) * min(rank, rows, columns) * (rows + columns)
+    return total

@@ -157,6 +157,7 @@ class Analyze:
     tiles: Count
     keep: MostOf
     energy: MostOf
+    bias_share: Positive
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,14 @@ def test_layers_and_rank_are_chosen_among_the_candidates(params, result):
     assert not any(name.endswith(".local") for name in scores)
     assert choice.rank == summary["rank"] >= 1
     assert energy.shape[0] == len(TASKS)
+    assert 0 < summary["bias_share"] <= params.analyze.bias_share or choice.rank == 1
+
+
+def test_the_rank_keeps_the_energy_where_the_biases_may_be_large(params, shards):
+    free = dataclasses.replace(params.analyze, bias_share=100.0)
+    choice, _, energy, _ = analyze(dataclasses.replace(params, analyze=free), shards)
     assert float(energy[:, choice.rank].min()) >= params.analyze.energy - 1e-6
     assert float(energy[:, choice.rank - 1].min()) < params.analyze.energy or choice.rank == 1
-    assert 0 < summary["bias_share"] < 1
 
 
 def test_pinned_layers_are_kept_and_their_rank_found(params, shards):

@@ -1,11 +1,13 @@
 """Rank analysis: spectra of U V, and the rank that keeps their energy."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from ipt.biases.rank import constant_rank, energy_by_rank, singular_spectra
-from ipt.network.modulation import modulate, modulated_layers
+from ipt.biases.rank import affordable_rank, constant_rank, energy_by_rank, singular_spectra
+from ipt.network.modulation import modulate, modulated_layers, task_parameters
 
 
 @pytest.fixture
@@ -46,3 +48,20 @@ def test_the_rank_serves_the_most_demanding_task():
     spectra = {"a": torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])}
     assert constant_rank(spectra, ["a"], 0.9) == 3
     assert constant_rank({"a": spectra["a"][:1]}, ["a"], 0.9) == 1
+
+
+@pytest.mark.parametrize("share", [0.5, 1.5, 2.9, 3.0, 50.0])
+def test_the_affordable_rank_is_the_largest_whose_biases_are_small_enough(share):
+    plain = nn.Sequential(nn.Linear(6, 8), nn.Conv2d(2, 9, 3), nn.Linear(9, 9))
+    backbone = sum(p.numel() for p in plain.parameters())
+
+    def biases(rank: int) -> int:
+        return sum(p.numel() for p in task_parameters(modulate(copy.deepcopy(plain), 3, rank, ["0", "1"])))
+
+    rank = affordable_rank(modulate(copy.deepcopy(plain), 3, None), ["0", "1"], share)
+    assert biases(rank) <= share * backbone
+    assert rank == 9 or biases(rank + 1) > share * backbone
+
+
+def test_a_rank_of_1_is_affordable_at_any_price():
+    assert affordable_rank(modulate(nn.Sequential(nn.Linear(6, 8)), 3, None), ["0"], 0.01) == 1
