@@ -21,7 +21,6 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines.common.params import PARAMS_FILE, load_params
-from pipelines.common.plain_yaml import read_plain
 from pipelines.common.stage import command, run
 
 OVERLAY = Path("params.release.yaml")
@@ -37,7 +36,7 @@ def start(folder: Path, photographs: Path | None) -> None:
                 "(a few hundred or more, sharp and without noise)"
             )
         subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
-        overlay = read_plain(OVERLAY)
+        overlay = YAML().load(OVERLAY.read_text())
         overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
         write_overlaid(folder / PARAMS_FILE, overlay)
     elif photographs is not None:
@@ -47,9 +46,13 @@ def start(folder: Path, photographs: Path | None) -> None:
 
 
 def write_overlaid(path: Path, overlay: dict[str, Any]) -> None:
-    """Put the values of `overlay` over those of the YAML file `path`: blocks key by key, anything else whole."""
+    """Put the values of `overlay` over those of the YAML file `path`: blocks key by key, anything else whole.
+
+    Comments and layout stay; those of `overlay` come along where ruamel read it.
+    """
     yaml = YAML()
-    yaml.width = 120
+    yaml.width, yaml.preserve_quotes = 120, True
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as it stands there
     tree = yaml.load(path.read_text())
     overlay_values(tree, overlay)
     with path.open("w") as file:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from degradations.recipe import check_recipe
 from pipelines.common.params import load_params
-from pipelines.common.plain_yaml import read_plain
 from pipelines.release import OVERLAY, finish, overlay_values, start, write_overlaid
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_blocks_go_over_blocks_key_by_key_and_anything_else_whole():
 def released(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
-    write_overlaid(path, read_plain(ROOT / OVERLAY))
+    write_overlaid(path, YAML().load((ROOT / OVERLAY).read_text()))
     return path
 
 
