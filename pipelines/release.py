@@ -1,11 +1,11 @@
 """A model to use on your own photographs: the stages of this commit with params.release.yaml, in a folder of their own.
 
     python -m pipelines.release start FOLDER --photographs FOLDER
-    python -m pipelines.release finish FOLDER
+    python -m pipelines.release decay FOLDER
 
 `start` makes the folder, its data and begins the training, which lasts until it is stopped (Ctrl-C, or a machine that
 is switched off) and goes on where it was when called again: as long as you like, in as many sessions as you like, on
-another machine where the folder is copied there. `finish`, at any time: a finished model of what has been learnt so
+another machine where the folder is copied there. `decay`, at any time: a finished model of what has been learnt so
 far, measured and registered there; the training can go on. Both leave the machine to whatever else runs on it.
 """
 
@@ -24,7 +24,7 @@ from pipelines.common.params import PARAMS_FILE, load_params
 from pipelines.common.stage import command, run
 
 OVERLAY = Path("params.release.yaml")
-FINISHING = (("pipelines.train", "--finish"), ("pipelines.compress",), ("pipelines.evaluate",), ("pipelines.register",))
+DECAYING = (("pipelines.train", "--decay"), ("pipelines.compress",), ("pipelines.evaluate",), ("pipelines.register",))
 
 
 def start(folder: Path, photographs: Path | None) -> None:
@@ -36,6 +36,9 @@ def start(folder: Path, photographs: Path | None) -> None:
                 "(a few hundred or more, sharp and without noise)"
             )
         subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+        # Tens of gigabytes, which DVC would keep twice where the disk cannot share them.
+        links = [sys.executable, "-m", "dvc", "config", "--local", "cache.type", "reflink,hardlink,symlink"]
+        subprocess.run(links, cwd=folder, check=True)
         overlay = YAML().load(OVERLAY.read_text())
         overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
         write_overlaid(folder / PARAMS_FILE, overlay)
@@ -68,11 +71,11 @@ def overlay_values(tree: Any, overlay: dict[str, Any]) -> None:
             tree[name] = value
 
 
-def finish(folder: Path) -> None:
+def decay(folder: Path) -> None:
     """A finished model in `folder`/models/compressed, out of the training that was begun there."""
     if not (folder / PARAMS_FILE).is_file():
         raise FileNotFoundError(f"{folder}: no release was begun here; begin one: python -m pipelines.release start")
-    for words in FINISHING:
+    for words in DECAYING:
         call(folder, *words)
 
 
@@ -85,10 +88,10 @@ def call(folder: Path, module: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Read the arguments, step back behind whatever else runs, and start or finish."""
+    """Read the arguments, step back behind whatever else runs, and start or decay."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=command(), description=__doc__, formatter_class=raw)
-    parser.add_argument("what", choices=("start", "finish"))
+    parser.add_argument("what", choices=("start", "decay"))
     parser.add_argument("folder", type=Path, help="outside of this checkout")
     parser.add_argument("--photographs", type=Path, help="clean photographs to learn from; for the first call")
     given = parser.parse_args()
@@ -96,7 +99,7 @@ def main() -> None:
     if given.what == "start":
         start(given.folder, given.photographs)
     else:
-        finish(given.folder)
+        decay(given.folder)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Stage: shards to a trained model, by Ray Train workers around `ipt.training.fit`.
 
-    python -m pipelines.train [--finish]
+    python -m pipelines.train [--decay]
 
 A run is named by a hash of its params and data and keeps its checkpoints in `ray.storage` until the model is
-written: the same command after a kill continues it, after a finished run it starts anew. With `--finish` a copy of its
-last checkpoint is trained to the end as `finish` of params.yaml says, and the run itself can go on.
+written: the same command after a kill continues it, after a finished run it starts anew. With `--decay` a copy of its
+last checkpoint is trained to the end as `decay` of params.yaml says, and the run itself can go on.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ from pipelines.training.groups import open_mix
 from pipelines.training.worker import TrainingJob, train_worker
 
 SUMMARY = METRICS / "train.json"
-FINISH = "-finish-"  # in the name of a run, between that which it finishes and the step where it begins
+DECAY = "-decay-"  # in the name of a run, between that which it ends and the step where it begins
 START = "start"  # the folder of the checkpoint where it begins
 
 
 def train(
-    params: Params, choice: Choice, shards: Path, target: Path, finish: bool = False
+    params: Params, choice: Choice, shards: Path, target: Path, decay: bool = False
 ) -> tuple[History, dict[str, float]]:
     """Train on the shards of the tasks in `params` and write the checkpoint folder `target`.
 
-    With `finish`, from the last checkpoint of the run on, as `params.finish` says; the run stays. Returns the history,
+    With `decay`, from the last checkpoint of the run on, as `params.decay` says; the run stays. Returns the history,
     and what faults cost.
     """
     remove_stale_shards(shards, list(params.tasks))
     storage = Storage(params.ray.storage)
     places = {task: storage.publish(shards / task) for task in params.tasks}
     name = run_name(params, choice, shards)
-    if finish:
-        name, first = begin_finish(storage, name)
-        params = finishing(params, first)
+    if decay:
+        name, first = begin_decay(storage, name)
+        params = decaying(params, first)
     model = model_config(params, choice)
     with LiveRun(params, name) as live:
         result = run_workers(
@@ -71,7 +71,7 @@ def train(
             run=name,
             steps=params.train.steps,
             log=live.log,
-            start=f"{name}/{START}" if finish else None,
+            start=f"{name}/{START}" if decay else None,
         )
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
@@ -84,28 +84,28 @@ def train(
     return history, cost
 
 
-def begin_finish(storage: Storage, run: str) -> tuple[str, int]:
+def begin_decay(storage: Storage, run: str) -> tuple[str, int]:
     """The name of the run that finishes a copy of `run`, and the step where it begins.
 
     One that was stopped half-way goes on. Raises FileNotFoundError where `run` has no checkpoint.
     """
     for name in storage.folders():
-        if name.startswith(f"{run}{FINISH}") and storage.read_json(f"{name}/{START}.json"):
-            return name, int(name.removeprefix(f"{run}{FINISH}"))
+        if name.startswith(f"{run}{DECAY}") and storage.read_json(f"{name}/{START}.json"):
+            return name, int(name.removeprefix(f"{run}{DECAY}"))
     latest = latest_checkpoint(storage, run)
     if latest is None:
         raise FileNotFoundError(
             f"{storage.place}/{run}: no checkpoint of a run with these params and data; begin it: dvc repro train"
         )
-    name = f"{run}{FINISH}{latest.step}"
+    name = f"{run}{DECAY}{latest.step}"
     storage.copy(latest.folder, f"{name}/{START}")
     storage.write_json(f"{name}/{START}.json", {"from": latest.folder})  # last: the copy is whole
     return name, latest.step
 
 
-def finishing(params: Params, first: int) -> Params:
+def decaying(params: Params, first: int) -> Params:
     """The params of a run's end that begins after step `first`."""
-    settings = params.finish
+    settings = params.decay
     train_to_the_end = dataclasses.replace(
         params.train,
         steps=first + settings.steps,
@@ -195,12 +195,12 @@ def write_history(history: History, cost: dict[str, float], seconds: float) -> N
 def main() -> None:
     """Read params.yaml, train and write model, curves and summary."""
     parser = argparse.ArgumentParser(prog=command(), description=__doc__.splitlines()[0])
-    parser.add_argument("--finish", action="store_true", help="a finished model out of a run that goes on")
-    finish = parser.parse_args().finish
+    parser.add_argument("--decay", action="store_true", help="a finished model out of a run that goes on")
+    decay = parser.parse_args().decay
     started = time.perf_counter()
     params = load_params()
     with connected():
-        history, cost = train(params, read_choice(), SHARDS, TRAINED, finish)
+        history, cost = train(params, read_choice(), SHARDS, TRAINED, decay)
     write_history(history, cost, time.perf_counter() - started)
     if cost["restarts"]:
         lost, goodput = cost["seconds_lost"], cost["goodput"]

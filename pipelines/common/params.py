@@ -181,7 +181,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Finish:
+class Decay:
     """A finished model out of a run that goes on: so many steps more, in which the learning rates fall."""
 
     steps: Count
@@ -308,7 +308,7 @@ class Params:
     modulation: Modulation
     analyze: Analyze
     train: Train
-    finish: Finish
+    decay: Decay
     ray: Ray
     compress: Compress
     evaluate: Evaluate
@@ -354,7 +354,7 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
         if len(named) != 1:
             what = f"expected exactly one of {', '.join(kinds)}; got {named or 'none'}"
             yield ("prepare", "sources", number), what
-    for block, crop in (("ingest", params.ingest.crop), ("finish", params.finish.crop)):
+    for block, crop in (("ingest", params.ingest.crop), ("decay", params.decay.crop)):
         if crop > params.prepare.tile:
             yield (block, "crop"), f"expected at most prepare.tile = {params.prepare.tile}, got {crop}"
     workers = params.ray.workers

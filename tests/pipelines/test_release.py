@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from degradations.recipe import check_recipe
 from pipelines.common.params import load_params
-from pipelines.release import OVERLAY, finish, overlay_values, start, write_overlaid
+from pipelines.release import OVERLAY, decay, overlay_values, start, write_overlaid
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,4 +50,4 @@ def test_one_that_is_begun_keeps_its_photographs(released, tmp_path):
 
 def test_nothing_is_finished_that_was_not_begun(tmp_path):
     with pytest.raises(FileNotFoundError, match="no release was begun here"):
-        finish(tmp_path)
+        decay(tmp_path)
