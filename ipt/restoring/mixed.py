@@ -11,6 +11,7 @@ from ipt.network.modulation import selected
 from ipt.network.precision import Precision, uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import from_unit, to_unit
+from ipt.restoring.memory import kept_memory
 from ipt.restoring.restore import check_image, check_strength, is_flat
 
 
@@ -43,7 +44,7 @@ def restore_mixed(
     batch = torch.from_numpy(np.stack([to_unit(images[place]) for place in shown])).permute(0, 3, 1, 2)
     chosen = torch.tensor([index[place] for place in shown], device=device)
     half = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
-    with selected(model.backbone, chosen, strength), half:
+    with selected(model.backbone, chosen, strength), half, kept_memory():
         restored = model.backbone(batch.contiguous().to(device)).clamp(0, 1)
     for place, levels in zip(shown, restored.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         results[place] = from_unit(levels, images[place].dtype)

@@ -15,7 +15,7 @@ from ipt.network.modulation import merge
 from ipt.network.precision import Precision, uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import LEVELS
-from ipt.restoring.memory import affordable_tile
+from ipt.restoring.memory import affordable_tile, kept_memory
 from ipt.restoring.tiles import restore_in_tiles
 from ipt.understanding.estimator import estimate
 from ipt.understanding.instruction import understood_tasks
@@ -113,7 +113,8 @@ def restore_tasks(
 
     reach = model.backbone.reach * len(networks)
     side = affordable_tile(model.config, reach, device) if tile is None else tile
-    return restore_in_tiles(image, restore, tile=side, reach=reach, multiple=model.config.size_multiple)
+    with kept_memory():
+        return restore_in_tiles(image, restore, tile=side, reach=reach, multiple=model.config.size_multiple)
 
 
 def check_image(image: np.ndarray) -> None:

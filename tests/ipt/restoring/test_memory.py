@@ -1,5 +1,7 @@
 """How large a tile may be: the stated working memory is the network's, and a tile keeps within what is free."""
 
+import ctypes
+import sys
 import weakref
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from ipt.network.backbone import Backbone
 from ipt.network.config import PRESETS, preset_config
-from ipt.restoring.memory import MOST, SHARE, affordable_tile, bytes_per_pixel
+from ipt.restoring.memory import KEPT, MOST, SHARE, affordable_tile, bytes_per_pixel, kept_memory
 from ipt.restoring.tiles import BLEND, spans
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -65,7 +67,7 @@ def test_a_tile_is_as_large_as_its_share_of_free_memory_allows(monkeypatch, pres
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda asked: (free, 10**13) if asked == device else None)
         tile = affordable_tile(config, reach, device)
         smallest = 2 * reach + BLEND + multiple
-        limit = min(free * SHARE, MOST) if device == CPU else free * SHARE
+        limit = min(free * SHARE / KEPT, MOST) if device == CPU else free * SHARE
         assert tile >= smallest
         spans(10 * tile, tile, reach, multiple)  # is not refused
         if tile > smallest:
@@ -79,3 +81,38 @@ def test_a_tile_is_as_large_as_its_share_of_free_memory_allows(monkeypatch, pres
 def test_free_memory_of_this_machine_gives_a_tile():
     config = preset_config("tiny", ("a",), 1, ("*",))
     assert affordable_tile(config, 52, CPU) ** 2 * bytes_per_pixel(config) <= max(MOST, 200**2 * 352)
+
+
+def held() -> float:
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_what_is_freed_is_kept_inside_and_given_back_after():
+    before = held()
+    with kept_memory():
+        for _ in range(3):
+            torch.ones(64 * 2**20 // 4).add_(1)
+        assert held() - before > 60e6
+    assert held() - before < 30e6
+    torch.ones(64 * 2**20 // 4)
+    assert held() - before < 30e6  # as without: large pieces go back at once
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_memory_is_given_back_after_an_error():
+    @kept_memory()
+    def fail() -> None:
+        torch.ones(64 * 2**20 // 4)
+        raise RuntimeError("inside")
+
+    before = held()
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert held() - before < 30e6
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    with kept_memory():
+        assert float(torch.ones(2).sum()) == 2
