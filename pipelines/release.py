@@ -36,16 +36,16 @@ def start(folder: Path, photographs: Path | None) -> None:
                 "(a few hundred or more, sharp and without noise)"
             )
         subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
-        # Tens of gigabytes, which DVC would keep twice where the disk cannot share them.
-        links = [sys.executable, "-m", "dvc", "config", "--local", "cache.type", "reflink,hardlink,symlink"]
-        subprocess.run(links, cwd=folder, check=True)
+        call(folder, "dvc", "config", "--local", "cache.type", "reflink,hardlink,symlink")
         overlay = YAML().load(OVERLAY.read_text())
         overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
         write_overlaid(folder / PARAMS_FILE, overlay)
     elif photographs is not None:
         raise FileExistsError(f"{folder}: is begun already with the photographs that its {PARAMS_FILE} names")
     load_params(folder / PARAMS_FILE)
-    call(folder, "pipelines.repro", "understand", "train")
+    call(folder, "pipelines.repro", "understand", "analyze")
+    call(folder, "dvc", "--quiet", "checkout", "--relink")  # else DVC keeps all data twice
+    call(folder, "pipelines.repro", "train")
 
 
 def write_overlaid(path: Path, overlay: dict[str, Any]) -> None:
