@@ -74,7 +74,7 @@ class Setting:
 
     def batches(self, first: int = 0, steps: int | None = None) -> Iterator[Batch]:
         """The mixed-task batches of the steps from `first` on."""
-        return group_batches(self.params, self.mix(), first, steps or self.steps)
+        return group_batches(self.params, self.mix(), self.params.analyze.groups_per_step, first, steps or self.steps)
 
     def backbone(self) -> Backbone:
         """The same at every call."""

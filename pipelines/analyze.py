@@ -45,9 +45,10 @@ def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]
     all_layers = pinned.layers == "auto"  # else only the rank is asked for
     candidates = settings.candidates if pinned.layers == "auto" else pinned.layers
     common, network = train_full_rank(params, shards, candidates, device)
-    measure = psnr_meter(shards, tuple(params.tasks), settings.tiles, device)
+    bf16 = uses_bf16(params.train.precision, device)
+    measure = psnr_meter(shards, tuple(params.tasks), settings.tiles, device, bf16)
     scores = sensitivity(network, measure)
-    layers = tuple(choose_layers(scores, settings.keep) if all_layers else scores)
+    layers = tuple(choose_layers(scores, settings.least) if all_layers else scores)
     spectra = singular_spectra(network)
     enough = constant_rank(spectra, layers, settings.energy)
     found = min(enough, affordable_rank(network, layers, settings.bias_share))
@@ -68,14 +69,14 @@ def train_full_rank(
     mix = open_mix(shards, params.tasks, "train", params.seed)
     common = fit_all(
         Backbone(model_config(params, Choice(1, candidates))).to(device),
-        group_batches(params, mix, 0, settings.common_steps),
+        group_batches(params, mix, settings.groups_per_step, 0, settings.common_steps),
         training_settings(params, settings.common_steps, bf16),
         told("common backbone", settings.common_steps),
     )
     calm = training_settings(params, settings.bias_steps, bf16)
     network = fit_biases(
         modulate(copy.deepcopy(common), len(params.tasks), None, candidates),
-        group_batches(params, mix, settings.common_steps, settings.bias_steps),
+        group_batches(params, mix, settings.groups_per_step, settings.common_steps, settings.bias_steps),
         dataclasses.replace(calm, bias_learning_rate=settings.learning_rate),
         told("full-rank biases", settings.bias_steps),
     )

@@ -88,19 +88,17 @@ def without_biases(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 layer.task_up.copy_(up)
 
 
-def choose_layers(scores: dict[str, list[float]], keep: float) -> list[str]:
-    """The fewest layers whose scores add up to the share `keep` (0 to 1] of all, in the order of the model.
+def choose_layers(scores: dict[str, list[float]], least: float) -> list[str]:
+    """The layers whose scores are at least `least` times the mean score of all, in the order of the model.
 
     A layer's score is its mean over tasks, each task relative to its own sum: so a task with small gains has its say.
-    Layers that help no task on average are never chosen. Raises ValueError where no layer helps.
+    The best layer is always chosen. Raises ValueError where no layer helps.
     """
-    names = list(scores)
-    table = torch.tensor([scores[name] for name in names], dtype=torch.float64).clamp_min(0)  # (layers, tasks)
+    # A cut at a share of the sum would fall into the long tail of layers that all gain next to nothing, where which
+    # ones come along changes from seed to seed.
+    table = torch.tensor(list(scores.values()), dtype=torch.float64).clamp_min(0)  # (layers, tasks)
     if not table.sum():
         raise ValueError("sensitivity: no layer's bias gains anything; train the biases longer")
     relative = (table / table.sum(0).clamp_min(1e-12)).mean(1)
-    order = relative.argsort(descending=True, stable=True)
-    reached = relative[order].cumsum(0) / relative.sum()
-    count = int((reached < keep - 1e-9).sum()) + 1
-    chosen = set(order[:count].tolist())
-    return [name for place, name in enumerate(names) if place in chosen]
+    enough = relative >= min(least * float(relative.mean()), float(relative.max()))
+    return [name for name, chosen in zip(scores, enough.tolist(), strict=True) if chosen]

@@ -153,9 +153,10 @@ class Analyze:
     candidates: tuple[str, ...]
     common_steps: Count
     bias_steps: Count
+    groups_per_step: Count
     learning_rate: Positive
     tiles: Count
-    keep: MostOf
+    least: Positive
     energy: MostOf
     bias_share: Positive
 

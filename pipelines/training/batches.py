@@ -29,9 +29,10 @@ def _images(levels: np.ndarray, order: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(ordered).float().div_(255)
 
 
-def group_batches(params: Params, mix: Mix, first_step: int, steps: int) -> Iterator[Batch]:
-    """The stream's batches of `steps` steps from `first_step` on, for one process that trains alone."""
-    per_step = params.train.groups_per_step
+def group_batches(params: Params, mix: Mix, per_step: int, first_step: int, steps: int) -> Iterator[Batch]:
+    """The stream's batches of `steps` steps of `per_step` groups from `first_step` on, for one process that trains
+    alone.
+    """
     first, last = first_step * per_step, (first_step + steps) * per_step
     segment = max(params.ray.groups_per_read // per_step, 1) * per_step
 

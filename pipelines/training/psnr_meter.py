@@ -13,8 +13,9 @@ from ipt.biases.sensitivity import ByTask
 from pipelines.data.pairs import load_pairs
 
 
-def psnr_meter(shards: Path, tasks: tuple[str, ...], tiles: int, device: torch.device) -> Callable:
-    """A function from a network to its mean PSNR (dB) on `tiles` whole training tiles of each task.
+def psnr_meter(shards: Path, tasks: tuple[str, ...], tiles: int, device: torch.device, bf16: bool) -> Callable:
+    """A function from a network, which computes in bf16 or float32, to its mean PSNR (dB) on `tiles` whole training
+    tiles of each task.
 
     Not the held-out ones, which are for judging the model that is made of this choice.
     """
@@ -27,7 +28,8 @@ def psnr_meter(shards: Path, tasks: tuple[str, ...], tiles: int, device: torch.d
 
     @torch.inference_mode()
     def measure(network: nn.Module) -> list[float]:
-        restored = ByTask(network)(degraded, index).clamp(0, 1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            restored = ByTask(network)(degraded, index).float().clamp(0, 1)
         psnr = -10 * (restored - clean).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
         return [float(psnr[index == task].mean()) for task in range(len(tasks))]
 

@@ -110,16 +110,16 @@ def test_with_both_pinned_nothing_is_measured(params, in_folder, monkeypatch, ca
 
 def test_batches_are_the_streams_groups_from_a_step_on(params, shards):
     mix = open_mix(shards, params.tasks, "train", 0)
-    whole = list(group_batches(params, mix, 0, 20))
+    whole = list(group_batches(params, mix, 2, 0, 20))
     assert len(whole) == 20
-    rest = list(group_batches(params, mix, 17, 3))
+    rest = list(group_batches(params, mix, 2, 17, 3))
     for one, other in zip(whole[17:], rest, strict=True):
         assert torch.equal(one.degraded, other.degraded)
         assert one.index.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_meter_gives_each_tasks_mean_psnr(shards):
-    measure = psnr_meter(shards, TASKS, 2, torch.device("cpu"))
+    measure = psnr_meter(shards, TASKS, 2, torch.device("cpu"), bf16=False)
     for task, value in zip(TASKS, measure(torch.nn.Identity()), strict=True):
         pairs = load_pairs(shards / task / "train", 2)
         assert value == pytest.approx(np.mean([psnr(degraded, clean) for degraded, clean in pairs]), abs=0.05)

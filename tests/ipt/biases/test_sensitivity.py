@@ -88,19 +88,26 @@ def test_biases_come_back_after_an_error(fill_parameters):
     torch.testing.assert_close(bare, biased(x), atol=1e-5, rtol=1e-5)  # outside: the backbone alone
 
 
-def test_the_fewest_layers_that_keep_the_gain():
-    scores = {"a": [0.1, 0.0], "b": [0.6, 0.5], "c": [-0.2, -0.1], "d": [0.3, 0.5]}
-    assert choose_layers(scores, 0.5) == ["b"]
-    assert choose_layers(scores, 0.9) == ["b", "d"]
-    assert choose_layers(scores, 0.96) == ["a", "b", "d"]
-    assert choose_layers(scores, 1.0) == ["a", "b", "d"]  # never the one that harms
+def test_the_layers_that_gain_more_than_their_share():
+    scores = {"a": [0.1, 0.0], "b": [0.6, 0.5], "c": [-0.2, -0.1], "d": [0.3, 0.5]}  # 0.05, 0.55, 0 and 0.4 of 1
+    assert choose_layers(scores, 0.1) == ["a", "b", "d"]  # never the one that harms
+    assert choose_layers(scores, 1.0) == ["b", "d"]
+    assert choose_layers(scores, 2.0) == ["b"]
+    assert choose_layers(scores, 100.0) == ["b"]  # one at least
+
+
+def test_the_choice_does_not_hang_on_the_tail():
+    tail = {f"tail.{number}": [0.01 * number / 20] for number in range(20)}
+    for noise in (0.5, 1.0, 2.0):
+        scores = {"a": [0.3], "b": [0.1]} | {name: [noise * gain] for name, (gain,) in tail.items()}
+        assert choose_layers(scores, 1.0) == ["a", "b"]
 
 
 def test_a_task_with_small_gains_has_its_say():
     scores = {"large": [10.0, 0.0], "other": [1.0, 0.0], "small": [0.0, 0.01]}
-    assert choose_layers(scores, 0.9) == ["large", "small"]
+    assert choose_layers(scores, 1.0) == ["large", "small"]
 
 
 def test_without_any_gain_nothing_can_be_chosen():
     with pytest.raises(ValueError, match="no layer's bias gains"):
-        choose_layers({"a": [-1.0, 0.0]}, 0.9)
+        choose_layers({"a": [-1.0, 0.0]}, 1.0)

@@ -93,7 +93,7 @@ def test_values_are_plain_dataclasses_that_workers_and_tests_can_take_apart():
     params = load_params(REAL)
     assert pickle.loads(pickle.dumps(params)) == params
     more = dataclasses.replace(params, train=dataclasses.replace(params.train, steps=7))
-    assert (params.train.steps, more.train.steps, more.train.clip_norm) == (3600, 7, 1.0)
+    assert (params.train.steps, more.train.steps, more.train.clip_norm) == (3000, 7, 1.0)
     assert type(params.tasks["denoise"].weight) is float  # a whole number in the file
     assert type(params.diffusion.channels) is tuple
     assert type(params.tasks["denoise"].recipe) is list
@@ -141,7 +141,7 @@ def test_optional_values_may_be_absent(load):
         ("modulation.rank", 0, ".modulation.rank", "expected a whole number from 1 to 1000000, or auto; got 0"),
         ("modulation.rank", "all", ".modulation.rank", "expected a whole number from 1 to 1000000, or auto; got 'all'"),
         ("analyze.candidates.1", 3, ".analyze.candidates[1]", "expected text, got 3"),
-        ("analyze.keep", 1.5, ".analyze.keep", "expected a number from 0.01 to 1, got 1.5"),
+        ("analyze.energy", 1.5, ".analyze.energy", "expected a number from 0.01 to 1, got 1.5"),
         ("prepare.sources", [3], ".prepare.sources[0]", "expected a block with folder, builtin, dead_leaves; got 3"),
         ("tasks.derain.recipe", "Rain", ".tasks.derain.recipe", "expected a list, got 'Rain'"),
         ("diffusion.channels", 16, ".diffusion.channels", "expected a list of whole numbers, got 16"),
