@@ -24,8 +24,8 @@ def ssim(image: np.ndarray, clean: np.ndarray) -> float:
     """
     return float(
         structural_similarity(
-            to_levels(image),
-            to_levels(clean),
+            to_levels(image).astype(np.float32),  # of integers it computes in float64, in twice the time
+            to_levels(clean).astype(np.float32),
             channel_axis=-1,
             data_range=255,
             gaussian_weights=True,

@@ -80,7 +80,6 @@ def plan_restoration(
     return Plan(tasks, "blind", seen, understood)
 
 
-@torch.inference_mode()
 def restore_tasks(
     model: TaskNetwork,
     image: np.ndarray,
@@ -96,14 +95,30 @@ def restore_tasks(
     `before_tile` is called before each tile; what it raises ends the work.
     """
     check_image(image)
+    restore = restorer(model, tasks, strength=strength, tile=tile, precision=precision, before_tile=before_tile)
+    return restore(image)
+
+
+def restorer(
+    model: TaskNetwork,
+    tasks: Sequence[str],
+    *,
+    strength: float = 1.0,
+    tile: int | None = None,
+    precision: Precision = "auto",
+    before_tile: Callable[[], None] = lambda: None,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`restore_tasks` for many images: a function of an image, for which the biases are merged once.
+
+    That takes as long as restoring 128 x 128 pixels. Raises its ValueErrors, those about the image when it is called.
+    """
     check_strength(strength)
     networks = [merge(model.backbone, model.task_index(task), strength) for task in tasks]
-    if not networks or is_flat(image):
-        return image.copy()
     device = next(model.parameters()).device
     bf16 = uses_bf16(precision, device)
+    reach = model.backbone.reach * len(networks)
 
-    def restore(part: np.ndarray) -> np.ndarray:
+    def restore_part(part: np.ndarray) -> np.ndarray:
         before_tile()
         batch = torch.from_numpy(part).permute(2, 0, 1)[None].contiguous().to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -111,10 +126,16 @@ def restore_tasks(
                 batch = network(batch).clamp(0, 1)  # float32: only what is added to it is computed in less
         return batch[0].permute(1, 2, 0).cpu().numpy()
 
-    reach = model.backbone.reach * len(networks)
-    side = affordable_tile(model.config, reach, device) if tile is None else tile
-    with kept_memory():
-        return restore_in_tiles(image, restore, tile=side, reach=reach, multiple=model.config.size_multiple)
+    @torch.inference_mode()
+    def restore(image: np.ndarray) -> np.ndarray:
+        check_image(image)
+        if not networks or is_flat(image):
+            return image.copy()
+        side = affordable_tile(model.config, reach, device) if tile is None else tile
+        with kept_memory():
+            return restore_in_tiles(image, restore_part, tile=side, reach=reach, multiple=model.config.size_multiple)
+
+    return restore
 
 
 def check_image(image: np.ndarray) -> None:

@@ -6,6 +6,7 @@ clean pictures and to damage that is another task's; sight, whether the model se
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,7 +15,7 @@ from ipt.metrics import psnr, ssim
 from ipt.model import InstructIPT
 from ipt.network.config import CLEAN
 from ipt.network.task_network import TaskNetwork
-from ipt.restoring.restore import restore_image, restore_tasks
+from ipt.restoring.restore import restore_image, restorer
 from ipt.understanding.estimator import estimate
 from pipelines.data.pairs import Pairs
 
@@ -24,10 +25,11 @@ FEW = 16  # images a task: every one goes through every task
 def score_pairs(models: dict[str, TaskNetwork], task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
     """Mean PSNR (dB) and SSIM of the degraded images and of each model's restored ones."""
     values: dict[str, list[tuple[float, float]]] = {output: [] for output in ("degraded", *models)}
+    restorers = {name: restorer(model, [task]) for name, model in models.items()}
     for degraded, clean in pairs:
         values["degraded"].append((psnr(degraded, clean), ssim(degraded, clean)))
-        for name, model in models.items():
-            restored = restore_tasks(model, degraded, [task])
+        for name, restore in restorers.items():
+            restored = restore(degraded)
             values[name].append((psnr(restored, clean), ssim(restored, clean)))
     means = {output: np.mean(rows, axis=0) for output, rows in values.items()}
     return {
@@ -44,12 +46,11 @@ def score_harm(model: InstructIPT, pairs: Pairs) -> dict[str, dict[str, float]]:
     (by the task's name) the gain in PSNR (dB); the row `blind` is for the model left to itself."""
     rows = {}
     for task in (*model.config.tasks, None):
+        restore = restorer(model, [task]) if task else functools.partial(restore_image, model)
         clean = [image for of_task in pairs.values() for _, image in of_task[: FEW // 4]]
-        row = {
-            "clean": np.mean([np.abs(restore_image(model, image, task=task) - image).mean() for image in clean]) * 255
-        }
+        row = {"clean": np.mean([np.abs(restore(image) - image).mean() for image in clean]) * 255}
         for damaged, of_task in pairs.items():
-            row[damaged] = np.mean([psnr(restore_image(model, d, task=task), c) - psnr(d, c) for d, c in of_task[:FEW]])
+            row[damaged] = np.mean([psnr(restore(d), c) - psnr(d, c) for d, c in of_task[:FEW]])
         rows[task or "blind"] = {name: round(float(value), 2) for name, value in row.items()}
     return rows
 
