@@ -44,7 +44,7 @@ def start(folder: Path, photographs: Path | None) -> None:
         raise FileExistsError(f"{folder}: is begun already with the photographs that its {PARAMS_FILE} names")
     load_params(folder / PARAMS_FILE)
     call(folder, "pipelines.repro", "understand", "analyze")
-    call(folder, "dvc", "--quiet", "checkout", "--relink")  # else DVC keeps all data twice
+    call(folder, "dvc", "checkout", "--quiet", "--relink", "--allow-missing")  # else DVC keeps all data twice
     call(folder, "pipelines.repro", "train")
 
 
