@@ -26,7 +26,8 @@ from pipelines.data.rows import one_array
 Items = dict[str, np.ndarray]  # by name, of N items each (N, ...)
 Read = Callable[[int, int], Items]  # (start, stop) -> items start to stop - 1
 
-WINDOW = 2000  # reads planned at once: Ray takes a millisecond to plan each, and holds them all in memory
+READERS = 2  # at least, so that one can read ahead
+WINDOW = 200  # reads planned at once: the more there are, the longer each turn of the executor of Ray takes
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,18 @@ def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]
 
     A row is what one worker trains on in one step: step, rank, and by name a tensor of the items that `read` gives. A
     block is a segment of one worker; the workers take turns. Reading reserves no CPU, so workers on all of them do not
-    shut it out: one task a worker, which mostly waits for the storage.
+    shut it out. It is done by actors, which stay: the process of a task ends after each read where all CPUs are taken,
+    and starting the next one's costs seconds of a core.
     """
     count = len(window) * schedule.workers
     segments = ray.data.from_items([{"segment": number} for number in range(count)], override_num_blocks=count)
     return segments.map_batches(
-        _ReadSegment(read, schedule, window),
+        _ReadSegment,
+        fn_constructor_args=(read, schedule, window),
         batch_size=1,
         batch_format="numpy",
         num_cpus=0,
-        concurrency=max(schedule.workers, 2),
+        concurrency=max(schedule.workers, READERS),
     )
 
 
