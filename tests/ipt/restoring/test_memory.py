@@ -98,7 +98,8 @@ def use():
 use()
 before, seen = held(), {}
 with kept_memory():
-    use(), use()
+    for _ in range(10):
+        use()
     seen["inside"] = held() - before
 seen["after"] = held() - before
 use()
@@ -117,7 +118,7 @@ print(json.dumps(seen))
 def test_what_is_freed_is_kept_inside_and_given_back_after():
     done = subprocess.run([sys.executable, "-c", MEASURED], check=True, capture_output=True, text=True)  # a new heap
     seen = json.loads(done.stdout)
-    assert 60 < seen.pop("inside") < 100  # the second 64 MB are the first ones
+    assert 60 < seen.pop("inside") < 200  # the ten times 64 MB are once or twice the same
     assert max(seen.values()) < 20, seen
 
 
