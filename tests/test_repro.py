@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,49 @@ def test_killed_training_continues(project: Project) -> None:
     assert project.json("metrics/train.json")["restarts"] == 1
     steps = pd.read_csv(project.folder / "plots/loss.csv")["step"].tolist()
     assert steps == list(range(2, 81, 2))  # nothing lost, nothing twice
+
+
+def test_a_training_without_an_end_gives_a_finished_model_and_goes_on(project: Project) -> None:
+    def endless(tree):
+        tree["train"].update(steps=10**6, decay_steps=0, checkpoint_every=3)
+        tree["decay"].update(steps=6, groups_per_step=3, crop=48)
+
+    project.edit(endless)
+    command = [sys.executable, "-m", "pipelines.train"]
+
+    def stopped() -> str:
+        """Train until there is a checkpoint more than now, and stop; how far it was."""
+        before = checkpoints()
+        running = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while checkpoints() <= before:
+            assert running.poll() is None
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        return running.communicate()[0]
+
+    def checkpoints() -> int:
+        found = list(project.folder.glob("runs/train-*[0-9a-f]/latest.json"))
+        return max((json.loads(path.read_text())["step"] for path in found), default=0)
+
+    stopped()
+    output = project.call(*command, "--decay").stdout
+    first = int(re.search(r"continues from step (\d+) of (\d+)", output).group(1))
+    assert first % 3 == 0
+    assert f"of {first + 6}" in output
+    assert (project.folder / "models/trained/model.safetensors").is_file()
+    rates = pd.read_csv(project.folder / "plots/loss.csv").set_index("step")["learning_rate"]
+    assert rates.index[-1] == first + 6
+    assert rates.iloc[-1] == pytest.approx(0.01 * rates.max(), rel=0.01)  # decayed
+    (run,) = (path.parent for path in project.folder.glob("runs/train-*/latest.json"))  # the end's own folder is gone
+    assert f"continues from step {first}" in stopped()
+    shutil.rmtree(run)
 
 
 def test_pinned_layers_and_rank_are_not_analyzed(project: Project) -> None:
