@@ -43,6 +43,10 @@ def restore(
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="What in: bf16 is faster where the hardware has it.")
     ] = "auto",
+    quality: Annotated[
+        Literal["normal", "best"],
+        typer.Option(help="best: a little better, in four times the time."),
+    ] = "normal",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there; else it is skipped.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also write before and after side by side.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each file.")] = False,
@@ -55,7 +59,7 @@ def restore(
     try:
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
-        request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision)
+        request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
         files = find_photographs(inputs, output)
         loaded = _load(model, device)
         check_request(loaded, request)

@@ -78,6 +78,7 @@ def main() -> None:
         overwrite=arguments.overwrite,
         compare=arguments.compare,
         precision=arguments.precision,
+        quality=arguments.quality,
     )
     files = find_photographs([arguments.input], Path(arguments.output))
     model = load_model(arguments.model)
@@ -101,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strength", type=float, default=1.0, help="how strongly, 0 to 1.5")
     parser.add_argument("--tile", type=int, help="side in pixels of the pieces of a large picture")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="what to compute in")
+    parser.add_argument(
+        "--quality", choices=("normal", "best"), default="normal", help="best: a little better, in four times the time"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there; else it is skipped")
     parser.add_argument("--compare", action="store_true", help="also write before and after side by side")
     parser.add_argument("--json", action="store_true", help="print one JSON line for each file")

@@ -20,7 +20,7 @@ from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.photos.images import FORMATS, ImageError
 from ipt.photos.photo import Photo, read_photo, write_photo
-from ipt.restoring.restore import plan_restoration, restore_tasks
+from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
 COMPARED = ".compare.jpg"  # behind the name of a restored file
@@ -43,6 +43,7 @@ class Request:
     overwrite: bool = False
     compare: bool = False  # also write the file beside what became of it
     precision: Precision = "auto"
+    quality: Quality = "normal"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,13 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
             report, tasks=plan.tasks, by=plan.by, understood=plan.understood, probabilities=plan.probabilities
         )
         restored = restore_tasks(
-            model, photo.levels, plan.tasks, strength=request.strength, tile=request.tile, precision=request.precision
+            model,
+            photo.levels,
+            plan.tasks,
+            strength=request.strength,
+            tile=request.tile,
+            precision=request.precision,
+            quality=request.quality,
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done

@@ -22,6 +22,8 @@ from ipt.understanding.instruction import understood_tasks
 
 SURE = 0.5  # probability above which a picture is taken to have a damage
 STRENGTHS = (0.0, 1.5)
+Quality = Literal["normal", "best"]
+FLIPS = ((2,), (3,), (2, 3))  # of (B, 3, H, W)
 FLAT = 2 / 255  # a picture whose values all lie this close together shows nothing that could be restored
 
 
@@ -44,18 +46,21 @@ def restore_image(
     strength: float = 1.0,
     tile: int | None = None,
     precision: Precision = "auto",
+    quality: Quality = "normal",
 ) -> np.ndarray:
     """Restore an RGB image (H, W, 3), uint8, uint16 or float32 in [0, 1], of any size; same shape and dtype.
 
     For a named task, as an instruction asks, or, without either or where the instruction is unclear, for the damage
     that the image shows; an image that looks clean comes back as it is. `strength` scales the task's bias, `tile` is
     the side in pixels of the pieces it is cut into (None: what free memory allows), `precision` what the network
-    computes in (auto: bfloat16 where the device has it). Raises ValueError for another
-    kind of image, an unknown task, both a task and an instruction, an instruction of more than 2,000 characters, a
-    strength outside 0 to 1.5, or a tile too small for what the network sees around a pixel.
+    computes in (auto: bfloat16 where the device has it), `quality` "best" is the mean over the picture and its three
+    flips, in four times the time. Raises ValueError for another kind of image, an unknown task, both a task and an
+    instruction, an instruction of more than 2,000 characters, a strength outside 0 to 1.5, or a tile too small for
+    what the network sees around a pixel.
     """
     plan = plan_restoration(model, image, task=task, instruction=instruction)
-    return restore_tasks(model, image, plan.tasks, strength=strength, tile=tile, precision=precision)
+    restore = restorer(model, plan.tasks, strength=strength, tile=tile, precision=precision, quality=quality)
+    return restore(image)
 
 
 def plan_restoration(
@@ -88,6 +93,7 @@ def restore_tasks(
     strength: float = 1.0,
     tile: int | None = None,
     precision: Precision = "auto",
+    quality: Quality = "normal",
     before_tile: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`.
@@ -95,7 +101,9 @@ def restore_tasks(
     `before_tile` is called before each tile; what it raises ends the work.
     """
     check_image(image)
-    restore = restorer(model, tasks, strength=strength, tile=tile, precision=precision, before_tile=before_tile)
+    restore = restorer(
+        model, tasks, strength=strength, tile=tile, precision=precision, quality=quality, before_tile=before_tile
+    )
     return restore(image)
 
 
@@ -106,6 +114,7 @@ def restorer(
     strength: float = 1.0,
     tile: int | None = None,
     precision: Precision = "auto",
+    quality: Quality = "normal",
     before_tile: Callable[[], None] = lambda: None,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """`restore_tasks` for many images: a function of an image, for which the biases are merged once.
@@ -117,13 +126,17 @@ def restorer(
     device = next(model.parameters()).device
     bf16 = uses_bf16(precision, device)
     reach = model.backbone.reach * len(networks)
+    flips = FLIPS if quality == "best" else ()
 
     def restore_part(part: np.ndarray) -> np.ndarray:
         before_tile()
         batch = torch.from_numpy(part).permute(2, 0, 1)[None].contiguous().to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for network in networks:
-                batch = network(batch).clamp(0, 1)  # float32: only what is added to it is computed in less
+                restored = network(batch)  # float32: only what is added to the batch is computed in less
+                for flip in flips:
+                    restored = restored + network(batch.flip(flip)).flip(flip)
+                batch = (restored / (1 + len(flips))).clamp(0, 1)
         return batch[0].permute(1, 2, 0).cpu().numpy()
 
     @torch.inference_mode()

@@ -441,3 +441,21 @@ def test_half_precision_rounds_what_is_added_and_never_the_picture(model):
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         batch = torch.from_numpy(to_unit(fine)).permute(2, 0, 1)[None]
         assert torch.equal(unchanged(batch), batch)
+
+
+def test_best_quality_is_the_mean_over_the_picture_and_its_flips(model):
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.mul_(0.3)  # calm, so that few pixels are clipped
+    image = random_image(37, 50, np.float32)
+    turned = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    one, upside, mirrored, both = (restore_tasks(model, np.ascontiguousarray(each), ["derain"]) for each in turned)
+    # In the network before clipping: here no pixel is clipped.
+    mean = (one + upside[::-1] + mirrored[:, ::-1] + both[::-1, ::-1]) / 4
+    best = restore_image(model, image, task="derain", quality="best")
+    inside = np.all([(part > 0) & (part < 1) for part in (one, upside[::-1], mirrored[:, ::-1], both[::-1, ::-1])], 0)
+    assert inside.mean() > 0.2
+    np.testing.assert_allclose(best[inside], mean[inside], atol=1e-4)
+    assert not np.array_equal(best, one)
+    turned_best = restore_image(model, np.ascontiguousarray(image[:, ::-1]), task="derain", quality="best")
+    np.testing.assert_allclose(turned_best[:, ::-1], best, atol=1e-4)  # which way a picture is held changes nothing
