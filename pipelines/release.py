@@ -96,10 +96,14 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="clean photographs to learn from; for the first call")
     given = parser.parse_args()
     os.nice(19)
-    if given.what == "start":
-        start(given.folder, given.photographs)
-    else:
-        decay(given.folder)
+    try:
+        if given.what == "start":
+            start(given.folder, given.photographs)
+        else:
+            decay(given.folder)
+    except KeyboardInterrupt:
+        print("release: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
