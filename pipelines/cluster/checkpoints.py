@@ -53,8 +53,11 @@ class Checkpoints:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             self.patience(self._load, checkpoint)
-        elif self.start:
-            self.patience(self._fetch, self.start)
+        else:
+            latest = self.patience(latest_checkpoint, self.storage, self.run)  # Ray notes one a moment after it is whole
+            start = latest.folder if latest else self.start
+            if start:
+                self.patience(self._fetch, start)
         ray.train.report({"step": self.state.step})  # the first report: `_Notes` in workers.py notes the run
 
     def begin(self, step: int, seconds_ago: float) -> int:
