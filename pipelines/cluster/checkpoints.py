@@ -54,7 +54,7 @@ class Checkpoints:
         if checkpoint:
             self.patience(self._load, checkpoint)
         else:
-            latest = self.patience(latest_checkpoint, self.storage, self.run)  # Ray notes one a moment after it is whole
+            latest = self.patience(latest_checkpoint, self.storage, self.run)  # Ray notes it a moment later
             start = latest.folder if latest else self.start
             if start:
                 self.patience(self._fetch, start)
