@@ -50,9 +50,14 @@ def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]
     scores = sensitivity(network, measure)
     layers = tuple(choose_layers(scores, settings.least) if all_layers else scores)
     spectra = singular_spectra(network)
-    enough = constant_rank(spectra, layers, settings.energy)
-    found = min(enough, affordable_rank(network, layers, settings.bias_share))
-    rank = found if pinned.rank == "auto" else pinned.rank
+    rank = (
+        min(
+            constant_rank(spectra, layers, settings.energy),
+            affordable_rank(network, layers, settings.bias_share),
+        )
+        if pinned.rank == "auto"
+        else pinned.rank
+    )
     energy = energy_by_rank(spectra, layers)
     summary = summarise(common, network, measure, Choice(rank, layers), energy)
     return Choice(rank, layers), scores, energy, summary | {"seconds": round(time.perf_counter() - started, 1)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ipt.biases.compress import LayerCompression, compress_biases
+from ipt.biases.rank import backbone_numbers
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.modulation import modulated_layers, task_parameters
@@ -34,12 +35,10 @@ def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], ta
     load_weights(model.estimator, understanding / "estimator.safetensors")
     with replace_folder(target) as folder:
         save_model(model, folder, half=True)
-    biases = task_parameters(compressed)
-    backbone = sum(p.numel() for p in compressed.backbone.parameters()) - sum(p.numel() for p in biases)
     return {
         "rank": compressed.config.rank,
-        "backbone_parameters": backbone,
-        "bias_parameters": sum(p.numel() for p in biases),
+        "backbone_parameters": backbone_numbers(compressed.backbone),
+        "bias_parameters": sum(p.numel() for p in task_parameters(compressed)),
         "bias_bytes_before": sum(layer.bytes_before for layer in layers),
         "bias_bytes": sum(layer.bytes for layer in layers) // 2,  # stored in half precision
         "energy_kept": {

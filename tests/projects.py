@@ -55,6 +55,17 @@ class Project:
         assert not check or done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         return done
 
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command that runs beside the test, in a process group of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     def repro(self, *arguments: str) -> str:
         """Output of `make repro`'s command."""
         done = self.call(sys.executable, "-m", "pipelines.repro", *arguments)

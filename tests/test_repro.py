@@ -206,14 +206,7 @@ def test_added_and_removed_task(project: Project) -> None:
 def test_killed_training_continues(project: Project) -> None:
     project.edit(lambda tree: tree["train"].update(steps=80, checkpoint_every=3))
     command = [sys.executable, "-m", "pipelines.train"]
-    killed = subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    killed = project.start(*command)
     while not list(project.folder.glob("runs/train-*/checkpoint_manager_snapshot.json")):  # Ray knows a checkpoint
         assert killed.poll() is None
         time.sleep(0.05)
@@ -245,14 +238,7 @@ def test_a_training_without_an_end_gives_a_finished_model_and_goes_on(project: P
     def stopped() -> str:
         """Train until there is a checkpoint more than now, and stop; how far it was."""
         before = checkpoints()
-        running = subprocess.Popen(
-            command,
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        running = project.start(*command)
         while checkpoints() <= before:
             assert running.poll() is None
             time.sleep(0.05)

@@ -52,11 +52,16 @@ def affordable_rank(model: nn.Module, layers: Sequence[str], share: float) -> in
     of the rest of a modulated `model`; 1 where even that has more.
     """
     modulated = {name: layer for name, layer in modulated_layers(model).items() if name in set(layers)}
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    backbone = numbers - sum(factor.numel() for factor in task_parameters(model))
+    backbone = backbone_numbers(model)
     largest = max(min(layer.weight.flatten(1).shape) for layer in modulated.values())
     ranks = range(1, largest + 1)
     return max((rank for rank in ranks if bias_numbers(modulated.values(), rank) <= share * backbone), default=1)
+
+
+def backbone_numbers(model: nn.Module) -> int:
+    """How many numbers a model has besides its task biases."""
+    biases = sum(factor.numel() for factor in task_parameters(model))
+    return sum(parameter.numel() for parameter in model.parameters()) - biases
 
 
 def bias_numbers(layers: Iterable[ModulatedLayer], rank: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import torch
@@ -43,7 +45,7 @@ def kept_memory() -> Iterator[None]:
     computing what comes into them: tiles of two megapixels took 2.5 times as long. Does nothing where the C library is
     not glibc.
     """
-    library = ctypes.CDLL(None)
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None  # Windows opens no library without a name
     if not hasattr(library, "malloc_trim"):
         yield
         return

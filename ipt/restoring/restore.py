@@ -59,8 +59,7 @@ def restore_image(
     what the network sees around a pixel.
     """
     plan = plan_restoration(model, image, task=task, instruction=instruction)
-    restore = restorer(model, plan.tasks, strength=strength, tile=tile, precision=precision, quality=quality)
-    return restore(image)
+    return restore_tasks(model, image, plan.tasks, strength=strength, tile=tile, precision=precision, quality=quality)
 
 
 def plan_restoration(
@@ -100,7 +99,6 @@ def restore_tasks(
 
     `before_tile` is called before each tile; what it raises ends the work.
     """
-    check_image(image)
     restore = restorer(
         model, tasks, strength=strength, tile=tile, precision=precision, quality=quality, before_tile=before_tile
     )
@@ -119,7 +117,8 @@ def restorer(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """`restore_tasks` for many images: a function of an image, for which the biases are merged once.
 
-    That takes as long as restoring 128 x 128 pixels. Raises its ValueErrors, those about the image when it is called.
+    Merging takes as long as restoring 128 x 128 pixels. Raises the ValueErrors of `restore_image`, those about the
+    image when the function is called.
     """
     check_strength(strength)
     networks = [merge(model.backbone, model.task_index(task), strength) for task in tasks]

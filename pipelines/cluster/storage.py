@@ -75,7 +75,6 @@ class Storage:
 
     def copy(self, source: str, target: str) -> None:
         """Copy the files of one folder inside to another one inside; what is there under the same names is replaced."""
-        self._filesystem.create_dir(f"{self._path}/{target}", recursive=True)
         _copy(f"{self._path}/{source}", self._filesystem, f"{self._path}/{target}", self._filesystem)
 
     def fetch(self, name: str, folder: Path) -> None:
@@ -135,11 +134,11 @@ def content_hash(folder: Path) -> str:
 
 def upload(folder: Path, filesystem: FileSystem, target: str) -> None:
     """Copy the files of `folder` to `target`; what is there under the same names is replaced."""
-    filesystem.create_dir(target, recursive=True)
     _copy(str(folder), LocalFileSystem(), target, filesystem)
 
 
 def _copy(source: str, of: FileSystem, target: str, to: FileSystem) -> None:
+    to.create_dir(target, recursive=True)
     # Uploads of many files by threads can wait for one another for ever (apache/arrow#32372).
     threads = isinstance(of, LocalFileSystem) and isinstance(to, LocalFileSystem)
     copy_files(source, target, source_filesystem=of, destination_filesystem=to, use_threads=threads)
