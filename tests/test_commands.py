@@ -1,6 +1,7 @@
 """Every stage and command from outside: it explains itself, refuses what it does not know, and ends in words."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,9 @@ def test_what_is_missing_is_the_last_line_and_the_status_is_1(tmp_path):
 
 def test_every_mistake_in_params_is_told_and_nothing_is_made(tmp_path):
     text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("  steps: 3600", "  step: 3600").replace("tile: 128", "tile: x"))
+    mistaken, count = re.subn(r"(?m)^train:\n((?:  .*\n)*?)  steps: ", r"train:\n\1  step: ", text)
+    assert count == 1
+    (tmp_path / "params.yaml").write_text(mistaken.replace("tile: 128", "tile: x"))
     done = call(tmp_path, "prepare")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
