@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -24,13 +23,14 @@ from torch import nn
 from benchmarks.marks import write_between
 from benchmarks.variants import Conditioned, Film, OneEach, Prompt
 from ipt.biases.sensitivity import ByTask, fit_all, fit_biases
-from ipt.metrics import psnr
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers
 from ipt.training.fit import Batch, TrainingState, fit
 from pipelines.common.files import write_json
+from pipelines.common.metrics import psnr
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import SHARDS
+from pipelines.common.processes import usable_cores
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trainings at a time")
     given = parser.parse_args()
     jobs = [(row, seed, given.steps) for seed in given.seeds for row in given.rows]
     with ProcessPoolExecutor(given.jobs) as pool:

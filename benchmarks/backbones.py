@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -23,6 +22,7 @@ from ipt.network.backbone import Backbone
 from ipt.network.config import ModelConfig
 from ipt.network.modulation import merge, modulate
 from pipelines.common.params import load_params
+from pipelines.common.processes import usable_cores
 from pipelines.training.choice import model_config, read_choice
 
 LAYERS = ("stem", "head", "encoder.*.expand", "encoder.*.project", "decoder.*.expand", "decoder.*.project",
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trainings at a time")
     given = parser.parse_args()
     names = list(candidates(model_config(load_params(), read_choice())))
     jobs = [(name, seed, given.steps) for seed in given.seeds for name in names]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import time
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from ipt.network.config import ModelConfig
 from ipt.network.modulation import merge, modulate, modulated_layers, selected
 from ipt.network.precision import has_bf16
 from pipelines.common.params import Params, load_params
+from pipelines.common.processes import usable_cores
 from pipelines.training.choice import model_config, read_choice
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     """Measure with the params and choice of this repository."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     params = load_params()

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import torch
 
-from ipt import InstructIPT, load_model, preset_config
+from ipt import InstructIPT, preset_config
 from ipt.pixels import to_levels
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.restore import restore_tasks
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, default=24)
     megapixels = parser.parse_args().megapixels
-    model = load_model(MODEL)
+    model = InstructIPT.from_pretrained(MODEL)
     picture = mosaic(megapixels)
     height, width = picture.shape[:2]
     tile = affordable_tile(model.config, model.backbone.reach, torch.device("cpu"))

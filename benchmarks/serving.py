@@ -28,7 +28,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.restoring import mosaic
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import restore_tasks
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    model = load_model(arguments.model)
+    model = InstructIPT.from_pretrained(arguments.model)
     tasks = [model.config.tasks[place % len(model.config.tasks)] for place in range(PICTURES)]
     pictures = encoded_pictures(PICTURES)
     bodies = [form(picture, task) for picture, task in zip(pictures, tasks, strict=True)]

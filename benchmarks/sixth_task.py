@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from degradations.recipe import check_recipe, degrade, rng_for
-from ipt import metrics
 from ipt.biases.adapters import adapter_state, add_task
 from ipt.biases.sensitivity import ByTask, fit_biases
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from ipt.pixels import to_levels
 from ipt.training.fit import Batch, TrainingSettings
+from pipelines.common import metrics
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS, TRAINED
+from pipelines.common.processes import usable_cores
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import Groups, training_batches
 from pipelines.training.crops import cut_squares, draw_cuts
@@ -71,14 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(RECIPES), default="brighten")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     params, train = load_params(), load_params().train
     torch.manual_seed(params.seed)
     check_recipe(RECIPES[given.task], given.task)
     first = next(iter(params.tasks))
-    network = load_model(TRAINED).backbone
+    network = InstructIPT.from_pretrained(TRAINED).backbone
     cleans = [clean for _, clean in load_pairs(SHARDS / first / "train", TILES)]
     held_out = [clean for _, clean in load_pairs(SHARDS / first / "val", params.evaluate.tiles)]
     damaged = [

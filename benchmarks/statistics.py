@@ -29,8 +29,8 @@ from benchmarks.residuals import (
 from degradations.depth import scene_depth
 from degradations.haze import haze
 from degradations.recipe import degrade, rng_for
-from ipt.metrics import psnr
 from ipt.photos.images import read_image
+from pipelines.common.metrics import psnr
 from pipelines.common.params import load_params
 
 matplotlib.use("Agg")

@@ -7,27 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipt.model import InstructIPT, load_model
-    from ipt.network.checkpoint import save_model
+    from ipt.model import InstructIPT
     from ipt.network.config import ModelConfig, preset_config
     from ipt.restoring.restore import restore_image
 
 __all__ = [
     "InstructIPT",
     "ModelConfig",
-    "load_model",
     "preset_config",
     "restore_image",
-    "save_model",
 ]
 
 _HOMES = {
     "InstructIPT": "model",
     "ModelConfig": "network.config",
-    "load_model": "model",
     "preset_config": "network.config",
     "restore_image": "restoring.restore",
-    "save_model": "network.checkpoint",
 }
 
 

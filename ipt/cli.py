@@ -169,7 +169,7 @@ def _seen(report: Report) -> str:
 def _load(model: str, device: str) -> InstructIPT:
     import torch
 
-    from ipt.model import load_model
+    from ipt.model import InstructIPT
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -177,7 +177,7 @@ def _load(model: str, device: str) -> InstructIPT:
         raise ValueError("--device cuda: no GPU is available to torch here; use --device cpu")
     if ":/" not in model and not Path(model).is_dir():
         raise ValueError(f"--model {model}: no such folder; `make repro` makes {DEFAULT_MODEL}, or name another")
-    return load_model(model, device)
+    return InstructIPT.from_pretrained(model, device)
 
 
 def _tile(text: str) -> int | None:

@@ -1,4 +1,7 @@
-"""InstructIPT: the network, the reader of instructions and the estimator, wired together; loading one by name."""
+"""InstructIPT: the network, the reader of instructions and the estimator, wired together; loading one by name.
+
+The folder `released` beside this file holds the model that comes with the package.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from ipt.biases.adapters import add_task
-from ipt.network.checkpoint import load_checkpoint
+from ipt.network.checkpoint import CHECKSUMS, load_checkpoint, save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
+from ipt.weights import CheckpointError
 
+RELEASED = "instruct-ipt"  # the name of the model that comes with the package
 FETCHERS = "ipt.models"  # entry points: by scheme, functions from SCHEME:/NAME and a folder to a checkpoint folder
 
 
@@ -42,21 +48,29 @@ class InstructIPT(TaskNetwork):
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
 
+    @classmethod
+    def from_pretrained(cls, source: Path | str = RELEASED, device: torch.device | str = "cpu") -> Self:
+        """Load a model for inference: the released one, a checkpoint folder, or one of an MLflow registry.
 
-def load_model(source: Path | str, device: torch.device | str = "cpu") -> InstructIPT:
-    """Load a checkpoint folder, or by name what an installed package fetches (models:/NAME@ALIAS); for inference.
+        `source` is `instruct-ipt` (what comes with this package), a folder, or a name that an installed package
+        fetches (models:/NAME@ALIAS). Raises CheckpointError where a file is missing, damaged or changed or the weights
+        do not fit the config, ValueError for a name that nothing installed reads, and what the fetching raises.
+        """
+        with _checkpoint_folder(str(source)) as folder:
+            return load_checkpoint(cls, folder, device)
 
-    Raises CheckpointError where a file is missing or damaged or the weights do not fit the config, ValueError for a
-    name that nothing installed reads, and what the fetching raises.
-    """
-    with _checkpoint_folder(str(source)) as folder:
-        return load_checkpoint(InstructIPT, folder, device)
+    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
+        """Write what `from_pretrained` reads into `folder`, which is made when absent; `half` as in `save_model`."""
+        save_model(self, Path(folder), half=half)
 
 
 @contextmanager
 def _checkpoint_folder(source: str) -> Iterator[Path]:
     """The folder that `source` names; one that is fetched lasts as long as the block."""
     scheme, colon, _ = source.partition(":/")
+    if source == RELEASED:
+        yield _released_folder()
+        return
     if not colon or Path(source).exists():
         yield Path(source)
         return
@@ -64,8 +78,21 @@ def _checkpoint_folder(source: str) -> Iterator[Path]:
     if not fetchers:
         known = ", ".join(f"{name}:/" for name in sorted(entry_points(group=FETCHERS).names))
         raise ValueError(f"{source}: nothing installed here reads {scheme}:/ (known: {known or 'folders only'})")
+    try:
+        fetch = next(iter(fetchers)).load()
+    except ImportError as error:  # of a package whose own requirements are not all here
+        raise ValueError(f"{source}: {error}") from error
     with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
-        yield next(iter(fetchers)).load()(source, Path(folder))
+        yield fetch(source, Path(folder))
+
+
+def _released_folder() -> Path:
+    folder = Path(__file__).parent / "released"
+    if not (folder / CHECKSUMS).is_file():
+        raise CheckpointError(
+            f"{folder}: the model that comes with this package is not there (no {CHECKSUMS}); install the package again"
+        )
+    return folder
 
 
 def with_new_task(model: InstructIPT, task: str) -> InstructIPT:

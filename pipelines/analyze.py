@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from ipt.training.fit import StepReport
 from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
+from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, training_settings, write_choice
@@ -68,7 +68,7 @@ def train_full_rank(
 ) -> tuple[nn.Module, nn.Module]:
     """A common backbone, and the same with full-rank biases on the candidates."""
     settings = params.analyze
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     torch.manual_seed(params.seed)
     bf16 = uses_bf16(params.train.precision, device)
     mix = open_mix(shards, params.tasks, "train", params.seed)

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 from ipt.files import replace_file
-from ipt.metrics import psnr
-from ipt.model import InstructIPT, load_model
+from ipt.model import InstructIPT
 from ipt.network.checkpoint import load_checkpoint
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
 from pipelines.common.files import write_json
+from pipelines.common.metrics import psnr
 from pipelines.common.params import RealPairs, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.common.stage import run
@@ -112,7 +112,7 @@ def print_sight_and_harm(scores: dict[str, dict], harm: dict[str, dict[str, floa
 def main() -> None:
     """Read params.yaml, measure both models and write scores and pictures."""
     params = load_params()
-    model = load_model(COMPRESSED)
+    model = InstructIPT.from_pretrained(COMPRESSED)
     models = {"trained": load_checkpoint(TaskNetwork, TRAINED), "compressed": model}
     pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
     scores = evaluate(models, pairs)

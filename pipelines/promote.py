@@ -19,7 +19,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from pipelines.common.params import PREVIOUS, Params, load_params
 from pipelines.common.stage import run
 from pipelines.promotion.gate import Row, failures, judge, table
@@ -109,11 +109,11 @@ def measure_versions(params: Params, candidate: int, champion: int | None) -> tu
     """
     with tempfile.TemporaryDirectory() as temporary:
         folders = {"candidate": fetch(params, candidate, Path(temporary))}
-        models = {"candidate": load_model(folders["candidate"])}
+        models = {"candidate": InstructIPT.from_pretrained(folders["candidate"])}
         if champion is not None:
             try:
                 folders["champion"] = fetch(params, champion, Path(temporary))
-                models["champion"] = load_model(folders["champion"])
+                models["champion"] = InstructIPT.from_pretrained(folders["champion"])
             except (ValueError, RuntimeError, OSError) as error:
                 raise ValueError(
                     f"the champion, version {champion}, cannot be loaded, so nothing says whether version {candidate} "

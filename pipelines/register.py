@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from ruamel.yaml import YAML
 
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from pipelines.common.files import write_json
 from pipelines.common.params import PARAMS_FILE, Params, load_params
 from pipelines.common.paths import (
@@ -115,7 +115,7 @@ def tags(scores: dict, hashes: dict[str, str]) -> dict[str, str]:
 
 def card(params: Params, scores: dict, compression: dict, hashes: dict[str, str]) -> str:
     """The model card, with the speed measured here."""
-    model = load_model(COMPRESSED)
+    model = InstructIPT.from_pretrained(COMPRESSED)
     speed = seconds_per_megapixel({"compressed": model})["compressed"]
     instructions = json.loads((METRICS / "understand.json").read_text())["instructions"]
     scorecard = of_reports(scores, instructions, compression["file_bytes"], speed)

@@ -20,7 +20,7 @@ import ray.data
 import torch
 
 from ipt.cli import DEFAULT_MODEL, STOPPED, print_reports
-from ipt.model import InstructIPT, load_model
+from ipt.model import InstructIPT
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
 from pipelines.cluster.connection import connected
 from pipelines.common.stage import run
@@ -81,7 +81,7 @@ def main() -> None:
         quality=arguments.quality,
     )
     files = find_photographs([arguments.input], Path(arguments.output))
-    model = load_model(arguments.model)
+    model = InstructIPT.from_pretrained(arguments.model)
     check_request(model, request)
     try:
         with connected():

@@ -26,6 +26,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ipt.photos.images import MAX_PIXELS
 from pipelines.cluster.connection import connected
+from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
 from pipelines.serving.model import load
 from pipelines.serving.service import Service, Settings
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8000)
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where the device has it")
-    add("--threads", type=_positive(int), default=len(os.sched_getaffinity(0)), help="batches at once on the CPU")
+    add("--threads", type=_positive(int), default=usable_cores(), help="batches at once on the CPU")
     add("--batch", type=_positive(int), default=4, help="pictures that go through the network together, at most")
     add("--batch-wait", type=_positive(float), default=0.01, help="seconds that a picture waits for others")
     add("--queue", type=_positive(int), default=32, help="requests inside; more get 429")

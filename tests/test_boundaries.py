@@ -71,7 +71,7 @@ def test_damage_knows_no_model():
 # Rooms by floor, from the ground up: what is imported lies below. A folder is a room, a file right in a package too.
 FLOORS = (
     ("ipt.files", "ipt.pixels", "ipt.weights", "degradations"),
-    ("ipt.metrics", "ipt.network", "ipt.photos", "ipt.understanding"),
+    ("ipt.network", "ipt.photos", "ipt.understanding"),
     ("ipt.training",),
     ("ipt.biases", "ipt.diffusion"),
     ("ipt.model",),

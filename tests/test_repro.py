@@ -142,13 +142,13 @@ import json, mlflow, numpy as np, cv2, pandas as pd, pyarrow.parquet as pq
 from pipelines.tracking.store import tracking_uri
 from pipelines.data.png import encode_png
 from pipelines.data.rows import images_of
-from ipt import load_model
+from ipt import InstructIPT
 from ipt import restore_image
 mlflow.set_tracking_uri(tracking_uri())
 tiles = images_of(pq.read_table("data/shards/derain/val/00000.parquet"), "degraded")[:3]
 served = mlflow.pyfunc.load_model("models:/instruct-ipt@candidate").predict(
     pd.DataFrame({"image": [encode_png(tile) for tile in tiles] + [b"no picture"], "task": ["derain"] * 4}))
-model = load_model("models/compressed")
+model = InstructIPT.from_pretrained("models/compressed")
 for tile, data in zip(tiles, served["image"]):
     restored = restore_image(model, tile.astype(np.float32) / 255, task="derain")
     levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

@@ -1,7 +1,8 @@
-"""A trained network on disk: a folder with config.json and model.safetensors, nothing pickled."""
+"""A trained network on disk: a folder with config.json, model.safetensors and their checksums, nothing pickled."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TypeVar
@@ -13,13 +14,14 @@ from ipt.network.task_network import TaskNetwork
 from ipt.weights import CheckpointError, load_weights, save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 HALVED = ("task_up", "task_down", "pieces.weight")  # last names of the tensors that bear half precision
 
 Network = TypeVar("Network", bound=TaskNetwork)
 
 
 def save_model(network: TaskNetwork, folder: Path, *, half: bool = False) -> None:
-    """Write config.json and model.safetensors into `folder`, which is made when absent.
+    """Write config.json, model.safetensors and SHA256SUMS into `folder`, which is made when absent.
 
     `half` stores the task biases and the pieces of words in half precision (11 significant bits); they load as float32
     all the same.
@@ -27,19 +29,43 @@ def save_model(network: TaskNetwork, folder: Path, *, half: bool = False) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(network.config.to_dict(), indent=2) + "\n")
     save_weights(network, folder / WEIGHTS, half=HALVED if half else ())
+    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS))
+    (folder / CHECKSUMS).write_text(sums)
 
 
 def load_checkpoint(kind: type[Network], folder: Path, device: torch.device | str = "cpu") -> Network:
     """Build the network of this `kind` that `folder` describes and load its weights; ready for inference.
 
-    Raises CheckpointError where a file is missing or damaged or the weights do not fit the config.
+    Raises CheckpointError where a file is missing, damaged or not the one whose checksum is beside it, or the weights
+    do not fit the config. A folder without SHA256SUMS (of earlier versions) is not checked for the second.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: expected a checkpoint folder with {CONFIG} and {WEIGHTS}; no {name}")
+    if (folder / CHECKSUMS).is_file():
+        check_sums(folder)
     try:
         network = kind(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     load_weights(network, folder / WEIGHTS)
     return network.to(device).eval()
+
+
+def check_sums(folder: Path) -> None:
+    """Raise CheckpointError unless every file that `folder`/SHA256SUMS names is there and has that sum."""
+    for line in (folder / CHECKSUMS).read_text(errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        if name not in (CONFIG, WEIGHTS):
+            raise CheckpointError(f"{folder / CHECKSUMS}: expected lines 'sum  {CONFIG}' or {WEIGHTS}, got {line!r}")
+        if (found := sha256(folder / name)) != expected:
+            raise CheckpointError(
+                f"{folder / name}: its SHA-256 is {found[:12]}..., {CHECKSUMS} beside it says {expected[:12]}...: "
+                "damaged or changed; fetch or install it again"
+            )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

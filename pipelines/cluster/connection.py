@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster.storage import Storage, StorageError
 from pipelines.common.params import Ray, load_params
+from pipelines.common.processes import usable_cores
 
 PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
 ANSWER = 10.0  # seconds for a cluster to answer
@@ -46,7 +47,7 @@ def _start_or_join() -> str:
     # What workers print and Ray narrates stays in Ray's own log files; errors reach the driver as exceptions.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        cpus = max(len(os.sched_getaffinity(0)), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
+        cpus = max(usable_cores(), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
         context: Any = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         context = _join(address, settings, quiet)
@@ -148,5 +149,5 @@ def cpus_per_worker(settings: Ray) -> int:
         return settings.cpus_per_worker
     workers = max(worker_range(settings)[1], 1)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
-    cpus = [int(node.get("CPU", 0)) for node in nodes] or [len(os.sched_getaffinity(0))]
+    cpus = [int(node.get("CPU", 0)) for node in nodes] or [usable_cores()]
     return max(min(sum(cpus) // workers, max(cpus)), 1)

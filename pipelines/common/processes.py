@@ -19,15 +19,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def usable_cores() -> int:
+    """How many cores this process may use: those it is bound to, where the system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 @contextmanager
 def processes(items: int, each: int = _ITEMS_PER_PROCESS) -> Iterator[Executor | None]:
     """Yield a pool of one process per usable core; None where `items` are done sooner without.
 
     A process is started for `each` items.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    count = min(cores, items // each)
+    count = min(usable_cores(), items // each)
     if count < 2:
         yield None
         return

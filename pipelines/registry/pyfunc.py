@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from ipt.photos.photo import encode_photo, read_photo
 from ipt.restoring.restore import plan_restoration, restore_tasks
 
@@ -32,7 +32,7 @@ class InstructIPTModel(PythonModel):
 
     def load_context(self, context) -> None:
         """Load the checkpoint folder that was registered."""
-        self.model = load_model(context.artifacts["checkpoint"])
+        self.model = InstructIPT.from_pretrained(context.artifacts["checkpoint"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """One output row per input row, in order."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ipt.model import InstructIPT, load_model
+from ipt.model import InstructIPT
 from pipelines.registry.fetch import current_version
 
 REGISTERED = "models:/"
@@ -40,7 +40,7 @@ def load(uri: str, device: str, threads: int) -> Loaded:
     Raises ValueError for a folder or version that is no model, RuntimeError where the registry has none.
     """
     version = current_version(uri) if uri.startswith(REGISTERED) else uri
-    return Loaded(load_model(version, device), version, threads)
+    return Loaded(InstructIPT.from_pretrained(version, device), version, threads)
 
 
 class Watcher:

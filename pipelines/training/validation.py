@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ipt.metrics import psnr
 from ipt.network.task_network import TaskNetwork
+from pipelines.common.metrics import psnr
 from pipelines.data.pairs import Pairs
 
 

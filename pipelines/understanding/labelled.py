@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from degradations.recipe import degrade
-from ipt.metrics import psnr
 from ipt.pixels import to_levels, to_unit
+from pipelines.common.metrics import psnr
 from pipelines.data.drawings import draw
 
 CLEAN_SHARE = 0.3  # of the tiles

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ipt.model import InstructIPT, load_model, with_new_task
+from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
 
@@ -100,7 +100,7 @@ def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_c
     model = randomized(make_config())
     extended = with_new_task(model, "brighten")
     save_model(extended, tmp_path)
-    extended = load_model(tmp_path)
+    extended = InstructIPT.from_pretrained(tmp_path)
     assert extended.config.tasks == ("denoise", "derain", "deblur", "brighten")
     assert model.config.tasks == ("denoise", "derain", "deblur")
     image = torch.rand(1, 3, 9, 16)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from ipt.metrics import psnr
 from pipelines import analyze as stage
 from pipelines.analyze import analyze, main
+from pipelines.common.metrics import psnr
 from pipelines.common.params import Modulation, load_params
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import group_batches

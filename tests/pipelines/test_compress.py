@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ipt.biases.compress import compress_biases
-from ipt.model import InstructIPT, load_model
+from ipt.model import InstructIPT
 from ipt.network.checkpoint import HALVED, save_model
 from ipt.network.modulation import modulated_layers
 from ipt.network.task_network import TaskNetwork
@@ -31,7 +31,7 @@ def understanding(model, folder):
 
 def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
     report = compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
-    loaded, expected = load_model(tmp_path / "out"), compress_biases(trained.eval(), 2)[0]
+    loaded, expected = InstructIPT.from_pretrained(tmp_path / "out"), compress_biases(trained.eval(), 2)[0]
     assert loaded.config == expected.config
     for part in ("instruction", "estimator"):  # not the trained model's
         load_weights(getattr(expected, part), tmp_path / "understanding" / f"{part}.safetensors")
@@ -45,7 +45,7 @@ def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
 
 def test_the_report_adds_up(trained, tmp_path):
     report = compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
-    small = load_model(tmp_path / "out")
+    small = InstructIPT.from_pretrained(tmp_path / "out")
     factors = [p.numel() for name, p in small.named_parameters() if "task_" in name]
     assert report["bias_parameters"] == sum(factors)
     assert report["backbone_parameters"] == sum(p.numel() for p in small.backbone.parameters()) - sum(factors)
@@ -58,7 +58,7 @@ def test_the_report_adds_up(trained, tmp_path):
 
 def test_the_energy_kept_of_a_task_is_over_all_layers(trained, tmp_path):
     report = compress(tmp_path / "trained", tmp_path / "understanding", 1, tmp_path / "out")
-    small = modulated_layers(load_model(tmp_path / "out").backbone)
+    small = modulated_layers(InstructIPT.from_pretrained(tmp_path / "out").backbone)
     for number, task in enumerate(trained.config.tasks):
         lost = total = 0.0
         for name, layer in modulated_layers(trained.backbone).items():
@@ -82,7 +82,7 @@ def test_a_bad_rank_is_refused_and_the_old_checkpoint_stays(trained, tmp_path, r
     compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
     with pytest.raises(ValueError, match=f"expected a rank from 1 to the model's 4, got {rank}"):
         compress(tmp_path / "trained", tmp_path / "understanding", rank, tmp_path / "out")
-    assert load_model(tmp_path / "out").config.rank == 2
+    assert InstructIPT.from_pretrained(tmp_path / "out").config.rank == 2
 
 
 def test_biases_that_are_zero_keep_all_energy(make_config, tmp_path):

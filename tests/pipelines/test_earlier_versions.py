@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipt import load_model, restore_image
+from ipt import InstructIPT, restore_image
 from ipt.photos import read_photo
 from pipelines.common.params import Floors, load_params
 from pipelines.data.png import encode_png
@@ -59,7 +59,7 @@ def picture():
 @pytest.fixture(scope="module")
 def restored(earlier, picture):
     """What today's code restores with the weights of then."""
-    model = load_model("models:/instruct-ipt@candidate")
+    model = InstructIPT.from_pretrained("models:/instruct-ipt@candidate")
     levels = read_photo(picture).levels
     restored = restore_image(model, levels, task="derain")
     assert not np.array_equal(restored, levels)

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ipt.metrics import psnr
 from ipt.model import InstructIPT
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
+from pipelines.common.metrics import psnr
 from pipelines.common.params import RealPairs
 from pipelines.data.pairs import load_validation
 from pipelines.data.png import encode_png

@@ -17,8 +17,8 @@ import torch
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
-from ipt import load_model, restore_image, save_model
-from ipt.model import InstructIPT
+from ipt import InstructIPT, restore_image
+from ipt.network.checkpoint import save_model
 from ipt.network.modulation import modulated_layers
 from ipt.photos.photo import read_photo
 from ipt.pixels import to_levels
@@ -349,7 +349,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     assert "version 2 was there already as version 1" in capsys.readouterr().out
     copy(params, 1, other)
     here, text = version(2), artifact(2, "promotion/version_2/table.md")
-    weights = load_model(f"models:/{NAME}/2").state_dict()
+    weights = InstructIPT.from_pretrained(f"models:/{NAME}/2").state_dict()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     with tracking("test") as client:
         assert int(client.get_model_version_by_alias(NAME, CANDIDATE).version) == 2
@@ -358,7 +358,7 @@ def test_a_version_goes_to_another_registry_whole_and_once(params, registry, sto
     assert there.description == here.description
     assert there.tags == here.tags | {WEIGHTS: there.tags[WEIGHTS], "copied_from": f"{NAME} version 2"}
     assert artifact(1, "promotion/version_2/table.md") == text
-    copied = load_model(f"models:/{NAME}/1").state_dict()
+    copied = InstructIPT.from_pretrained(f"models:/{NAME}/1").state_dict()
     assert all(torch.equal(copied[name], value) for name, value in weights.items())
     assert promote(params, 1, dry_run=False)  # the gate of the other registry
     assert aliases() == {CHAMPION: 1}
@@ -403,7 +403,7 @@ def test_a_service_follows_what_is_promoted_and_rolled_back_and_fails_nobody(par
     answers, stop = [], threading.Event()
 
     def pixels_of(number: int) -> np.ndarray:
-        return restore_image(load_model(f"models:/{NAME}/{number}"), levels, task="derain")
+        return restore_image(InstructIPT.from_pretrained(f"models:/{NAME}/{number}"), levels, task="derain")
 
     def wait_for(number: int) -> None:
         """Until an answer came from that version."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ipt.model import load_model
+from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
 from ipt.weights import CheckpointError, load_weights, save_weights
 
@@ -28,7 +28,7 @@ def saved(make_config, randomized, tmp_path):
 def test_a_model_comes_back_with_its_config_weights_and_output(make_config, randomized, tmp_path, changes):
     model = randomized(make_config(**changes))
     save_model(model, tmp_path)
-    loaded = load_model(str(tmp_path))
+    loaded = InstructIPT.from_pretrained(str(tmp_path))
     assert loaded.config == model.config
     assert not loaded.training
     weights = loaded.state_dict()
@@ -57,7 +57,7 @@ def test_saving_again_replaces_and_the_bytes_repeat(saved, make_config, randomiz
 def test_tasks_keep_their_weights_whatever_order_params_have_now(saved):
     """The order is the checkpoint's: a task is found by name."""
     model, folder = saved
-    loaded = load_model(folder)
+    loaded = InstructIPT.from_pretrained(folder)
     image = torch.rand(1, 3, 8, 8)
     for task in reversed(model.config.tasks):
         index = torch.tensor([loaded.task_index(task)])
@@ -68,12 +68,12 @@ def test_tasks_keep_their_weights_whatever_order_params_have_now(saved):
 def test_a_missing_file_is_named(saved, name):
     (saved[1] / name).unlink()
     with pytest.raises(CheckpointError, match=f"checkpoint: expected a checkpoint folder with .*; no {name}"):
-        load_model(saved[1])
+        InstructIPT.from_pretrained(saved[1])
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere: expected a checkpoint folder"):
-        load_model(tmp_path / "nowhere")
+        InstructIPT.from_pretrained(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
@@ -82,7 +82,7 @@ def test_truncated_weights_are_named(saved, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not readable as safetensors"):
-        load_model(saved[1])
+        InstructIPT.from_pretrained(saved[1])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_truncated_weights_are_named(saved, keep):
 def test_a_damaged_config_is_named(saved, content, message):
     (saved[1] / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}"):
-        load_model(saved[1])
+        InstructIPT.from_pretrained(saved[1])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_config_that_cannot_be_built_is_named(saved, key, value, message):
     path = saved[1] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}"):
-        load_model(saved[1])
+        InstructIPT.from_pretrained(saved[1])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_weights_that_do_not_fit_the_config_are_named(saved, changes, message):
         CheckpointError,
         match=rf"model\.safetensors: weights do not fit the config: .*{message}.* and \d+ more$",
     ):
-        load_model(saved[1])
+        InstructIPT.from_pretrained(saved[1])
 
 
 def test_weights_of_any_module_come_back_and_a_failed_load_changes_nothing(tmp_path):
@@ -155,7 +155,7 @@ def test_half_precision_takes_half_the_bytes_and_come_back_rounded(make_config, 
     model = randomized(make_config())
     save_model(model, tmp_path / "full")
     save_model(model, tmp_path / "half", half=True)
-    loaded = load_model(tmp_path / "half").state_dict()
+    loaded = InstructIPT.from_pretrained(tmp_path / "half").state_dict()
     for name, value in model.state_dict().items():
         expected = value.half().float() if name.endswith(("task_up", "task_down", "pieces.weight")) else value
         assert loaded[name].dtype == torch.float32

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import ipt
-from ipt import load_model, restore_image, save_model
-from ipt.model import InstructIPT
+from ipt import InstructIPT, restore_image
+from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from pipelines.register import REQUIREMENTS
 from pipelines.registry import registration as registry
@@ -59,7 +59,7 @@ def test_each_row_is_restored_as_the_library_does_or_says_why_not(saved):
         {"image": png},
     ]
     table = mlflow.pyfunc.load_model(str(saved / "model")).predict(pd.DataFrame(rows))
-    model = load_model(saved / "checkpoint")
+    model = InstructIPT.from_pretrained(saved / "checkpoint")
     assert len(table) == len(rows)
     for place in (0, 2):
         row = rows[place]

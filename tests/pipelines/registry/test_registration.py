@@ -7,8 +7,8 @@ import mlflow
 import pytest
 import torch
 
-from ipt import load_model, save_model
-from ipt.model import InstructIPT
+from ipt import InstructIPT
+from ipt.network.checkpoint import save_model
 from pipelines.registry import registration as registry
 from pipelines.registry.fetch import fetch_checkpoint
 from pipelines.tracking.store import experiment_id, tracking
@@ -36,7 +36,7 @@ def test_a_registered_model_comes_back_by_alias_and_by_version(make_config, fill
             client.set_registered_model_alias("ipt", ("old", "best")[number], version.version)
     shutil.rmtree(tmp_path / "model")
     for uri, model in (("@best", models[1]), ("@old", models[0]), ("/2", models[1]), ("/1", models[0])):
-        fetched = load_model(f"models:/ipt{uri}").state_dict()
+        fetched = InstructIPT.from_pretrained(f"models:/ipt{uri}").state_dict()
         assert all(torch.equal(fetched[name], value) for name, value in model.state_dict().items())
     for uri in ("models:/ipt@worst", "models:/ipt/3", "models:/nobody@best"):
         with pytest.raises(RuntimeError, match=rf"MLflow at sqlite:///{tmp_path}/mlflow\.db: "):

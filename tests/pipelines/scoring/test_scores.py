@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ipt.metrics import psnr, ssim
 from ipt.model import InstructIPT
+from pipelines.common.metrics import psnr, ssim
 from pipelines.common.params import RealPairs
 from pipelines.data.pairs import load_validation
 from pipelines.scoring.real_pairs import read_real_pairs

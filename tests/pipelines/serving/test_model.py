@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ipt import save_model
-from ipt.model import InstructIPT, load_model
+from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.restoring.restore import restore_tasks
 from pipelines.serving import model as serve_model
 from pipelines.serving.model import Watcher
@@ -23,7 +23,8 @@ def store(make_config, fill_parameters, tmp_path, monkeypatch):
         return named["version"]
 
     monkeypatch.setattr(serve_model, "current_version", version)
-    monkeypatch.setattr(serve_model, "load_model", lambda name, device: load_model(tmp_path / name, device))
+    load = InstructIPT.from_pretrained
+    monkeypatch.setattr(InstructIPT, "from_pretrained", lambda name, device: load(tmp_path / name, device))
     return named
 
 

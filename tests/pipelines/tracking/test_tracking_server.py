@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ipt import save_model
 from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.network.modulation import modulated_layers
 from ipt.pixels import to_levels
 from pipelines.common.params import load_params

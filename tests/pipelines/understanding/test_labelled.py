@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ipt.metrics import psnr
 from ipt.pixels import to_levels
+from pipelines.common.metrics import psnr
 from pipelines.data import drawings
 from pipelines.data.drawings import draw, gradient, plain, shapes, text
 from pipelines.understanding import labelled

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ipt.metrics import psnr, ssim
 from ipt.pixels import to_levels
+from pipelines.common.metrics import psnr, ssim
 
 
 @pytest.fixture(params=[(11, 11), (32, 17)])
