@@ -27,10 +27,10 @@ from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers
 from ipt.training.fit import Batch, TrainingState, fit
 from pipelines.common.files import write_json
-from pipelines.common.metrics import psnr
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import SHARDS
 from pipelines.common.processes import usable_cores
+from pipelines.data.metrics import psnr
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings

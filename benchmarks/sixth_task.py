@@ -19,10 +19,10 @@ from ipt.biases.sensitivity import ByTask, fit_biases
 from ipt.model import InstructIPT
 from ipt.pixels import to_levels
 from ipt.training.fit import Batch, TrainingSettings
-from pipelines.common import metrics
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS, TRAINED
 from pipelines.common.processes import usable_cores
+from pipelines.data import metrics
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import Groups, training_batches
 from pipelines.training.crops import cut_squares, draw_cuts

@@ -30,8 +30,8 @@ from degradations.depth import scene_depth
 from degradations.haze import haze
 from degradations.recipe import degrade, rng_for
 from ipt.photos.images import read_image
-from pipelines.common.metrics import psnr
 from pipelines.common.params import load_params
+from pipelines.data.metrics import psnr
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -18,15 +18,33 @@ if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait fo
     from ipt.model import InstructIPT
     from ipt.restoring.photographs import Report, Request
 
-DEFAULT_MODEL = "models/compressed"
+DEFAULT_MODEL = "instruct-ipt"
 CANNOT_GO_ON = (ValueError, OSError, RuntimeError)  # wrong input, files, a registry that does not answer
 STOPPED = "ipt: stopped; whole files only were written, the same command does the rest"
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-Model = Annotated[str, typer.Option(help="A checkpoint folder, or models:/NAME@ALIAS of an MLflow registry.")]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+Model = Annotated[
+    str,
+    typer.Option(help="instruct-ipt comes with this package; or a checkpoint folder, or models:/NAME@ALIAS of MLflow."),
+]
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+
+
+def print_version(asked: bool) -> None:
+    """Print the version of the package and end, where that is asked."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"ipt {version('instruct-ipt')}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Restore photographs that are noisy, blurred, rainy, hazy or snowy."""
 
 
@@ -39,7 +57,7 @@ def restore(
     task: Annotated[str | None, typer.Option(help="What to do, by name. With neither, the picture decides.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly, 0 to 1.5.")] = 1.0,
     tile: Annotated[str, typer.Option(help="Side in pixels of the pieces of a large picture.")] = "auto",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="What in: bf16 is faster where the hardware has it.")
     ] = "auto",
@@ -47,6 +65,9 @@ def restore(
         Literal["normal", "best"],
         typer.Option(help="best: a little better, in four times the time."),
     ] = "normal",
+    kind: Annotated[
+        Literal["jpg", "png", "webp", "tif", "bmp"] | None, typer.Option("--format", help="Write this; else as it was.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there; else it is skipped.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also write before and after side by side.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each file.")] = False,
@@ -60,7 +81,7 @@ def restore(
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
-        files = find_photographs(inputs, output)
+        files = find_photographs(inputs, output, kind and f".{kind}")
         loaded = _load(model, device)
         check_request(loaded, request)
         reports = restore_files(loaded, files, request, progress=len(files) > 1 and sys.stderr.isatty())
@@ -103,6 +124,34 @@ def understand(
             answer["error"], failed = str(error), True
         print(json.dumps(answer), flush=True)
     raise typer.Exit(int(failed))
+
+
+@app.command()
+def info(
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+) -> None:
+    """Print what the model can do, and what this machine lets it do."""
+    from ipt.restoring.memory import describe_machine
+
+    try:
+        loaded = _load(model, device)
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+    config = loaded.config
+    facts: dict[str, object] = {
+        "model": model,
+        "tasks": list(config.tasks),
+        "numbers": sum(value.numel() for value in loaded.backbone.parameters()),
+        "rank": config.rank,
+        **describe_machine(loaded),
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<12}{', '.join(value) if isinstance(value, list) else value}")
 
 
 def restore_files(
@@ -169,14 +218,14 @@ def _seen(report: Report) -> str:
 def _load(model: str, device: str) -> InstructIPT:
     import torch
 
-    from ipt.model import InstructIPT
+    from ipt.model import RELEASED, InstructIPT
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is available to torch here; use --device cpu")
-    if ":/" not in model and not Path(model).is_dir():
-        raise ValueError(f"--model {model}: no such folder; `make repro` makes {DEFAULT_MODEL}, or name another")
+    if model != RELEASED and ":/" not in model and not Path(model).is_dir():
+        raise ValueError(f"--model {model}: no such folder; leave --model out for the model that comes with ipt")
     return InstructIPT.from_pretrained(model, device)
 
 

@@ -19,10 +19,10 @@ from ipt.network.task_network import TaskNetwork
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
 from pipelines.common.files import write_json
-from pipelines.common.metrics import psnr
 from pipelines.common.params import RealPairs, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
 from pipelines.common.stage import run
+from pipelines.data.metrics import psnr
 from pipelines.data.pairs import Pairs, load_validation
 from pipelines.data.png import encode_png
 from pipelines.scoring.real_pairs import present, read_real_pairs

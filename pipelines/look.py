@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from ipt.files import replace_file
 from ipt.pixels import to_unit
-from pipelines.common.metrics import psnr
 from pipelines.common.stage import command, run
+from pipelines.data.metrics import psnr
 from pipelines.data.png import encode_png
 from pipelines.data.rows import CLEAN_COLUMNS, IMAGES, SHARD_COLUMNS, check_rows, open_parquet, read_rows
 

@@ -12,6 +12,8 @@ import psutil
 import torch
 
 from ipt.network.config import ModelConfig
+from ipt.network.precision import uses_bf16
+from ipt.network.task_network import TaskNetwork
 from ipt.restoring.tiles import BLEND
 
 SHARE = 0.5  # of the free memory
@@ -35,6 +37,20 @@ def affordable_tile(config: ModelConfig, reach: int, device: torch.device) -> in
 def bytes_per_pixel(config: ModelConfig) -> float:
     """Working memory of the backbone for a pixel of the picture, in float32."""
     return 4 * MAPS * config.width * config.expansion / config.patch**2
+
+
+def describe_machine(network: TaskNetwork) -> dict[str, str]:
+    """What a network that lies where it would compute finds there, in words: device, precision, free memory, tile."""
+    device = next(network.parameters()).device
+    gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
+    side = affordable_tile(network.config, network.backbone.reach, device)
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads",
+        "precision": "bf16" if uses_bf16("auto", device) else "fp32",
+        "free_memory": f"{free / 2**30:.1f} GiB",
+        "tile": f"{side} x {side} pixels",
+    }
 
 
 @contextmanager

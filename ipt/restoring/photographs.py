@@ -75,8 +75,8 @@ class Report:
         return cls(**fields)
 
 
-def find_photographs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:
-    """Each file to restore and where its restored version goes.
+def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = None) -> list[tuple[Path, Path]]:
+    """Each file to restore and where its restored version goes; with `suffix` (one of FORMATS) all to that format.
 
     A file goes to the file `output` (one file, and `output` has an image's suffix), else into the folder `output`; of
     a folder every file with a suffix of FORMATS, to the same place in the tree below `output`. What is in `output`
@@ -86,16 +86,20 @@ def find_photographs(inputs: Sequence[str], output: Path) -> list[tuple[Path, Pa
     named = list(dict.fromkeys(found for name in inputs for found in _expand(name, output)))
     if len(named) > 1:  # `photos/* -o photos/restored` names the results as well
         named = [path for path in named if not (path.is_dir() and path.resolve() == output.resolve())]
-    suffix = output.suffix.lower()
-    if len(named) == 1 and named[0].is_file() and suffix in FORMATS and not output.is_dir():
+    ending = output.suffix.lower()
+    if len(named) == 1 and named[0].is_file() and ending in FORMATS and not output.is_dir():
+        if suffix is not None and FORMATS[suffix] != FORMATS[ending]:
+            raise InputError(f"{output}: names {ending}, the format asked for is {suffix}; name one of them")
         return [(named[0], output)]
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder for what becomes of {', '.join(inputs)}")
-    if suffix in FORMATS.keys() | _NOT_WRITTEN and not output.exists():
+    if ending in FORMATS.keys() | _NOT_WRITTEN and not output.exists():
         if len(named) == 1 and named[0].is_file():
-            raise InputError(f"{output}: cannot write {suffix}; expected one of {', '.join(sorted(FORMATS))}")
+            raise InputError(f"{output}: cannot write {ending}; expected one of {', '.join(sorted(FORMATS))}")
         raise InputError(f"{output}: looks like one picture; expected a folder for what becomes of several files")
     pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output)))
+    if suffix is not None:
+        pairs = [(source, _with_format(target, suffix)) for source, target in pairs]
     sources: dict[Path, Path] = {}
     for source, target in pairs:
         if sources.setdefault(target, source) != source:
@@ -133,6 +137,11 @@ def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
     if not files:
         raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS))}")
     return [(file, output / file.relative_to(path)) for file in files]
+
+
+def _with_format(target: Path, suffix: str) -> Path:
+    """`target` with the suffix, unless its own names that format already (.jpeg and .jpg do)."""
+    return target if FORMATS.get(target.suffix.lower()) == FORMATS[suffix] else target.with_suffix(suffix)
 
 
 def check_request(model: InstructIPT, request: Request) -> None:

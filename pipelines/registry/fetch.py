@@ -12,8 +12,8 @@ from pipelines.tracking.store import tracking
 def fetch_checkpoint(uri: str, into: Path) -> Path:
     """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, copied below `into`.
 
-    Raises RuntimeError where the store or the version is not there. `InstructIPT.from_pretrained` finds this function by the entry
-    point `ipt.models` of this package.
+    Raises RuntimeError where the store or the version is not there. `InstructIPT.from_pretrained` finds this
+    function by the entry point `ipt.models` of this package.
     """
     with tracking("the same command again"):
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))

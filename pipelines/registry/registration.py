@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ class Registration:
 def register_model(what: Registration) -> dict[str, Any]:
     """Complete the training's run (or make it, where tracking was away) and register the model as a new version."""
     settings = what.params.register
-    with tracking(what.again) as client:
+    with tracking(what.again) as client, tempfile.TemporaryDirectory() as folder:
+        ipt = shutil.copytree("ipt", Path(folder) / "ipt", ignore=shutil.ignore_patterns("released", "__pycache__"))
         experiment = experiment_id(client, settings.experiment)
         with mlflow.start_run(
             run_id=_run_to_complete(client, what),
@@ -64,7 +67,7 @@ def register_model(what: Registration) -> dict[str, Any]:
                 name="model",
                 python_model=str(what.code),
                 artifacts={"checkpoint": str(what.checkpoint)},
-                code_paths=[str(Path("ipt").resolve())],
+                code_paths=[str(ipt)],
                 signature=what.signature,
                 input_example=what.example,
                 pip_requirements=what.requirements,

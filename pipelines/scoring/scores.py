@@ -16,7 +16,7 @@ from ipt.network.config import CLEAN
 from ipt.network.task_network import TaskNetwork
 from ipt.restoring.restore import restore_image, restorer
 from ipt.understanding.estimator import estimate
-from pipelines.common.metrics import psnr, ssim
+from pipelines.data.metrics import psnr, ssim
 from pipelines.data.pairs import Pairs
 
 FEW = 16  # images a task: every one goes through every task

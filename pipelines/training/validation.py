@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ipt.network.task_network import TaskNetwork
-from pipelines.common.metrics import psnr
+from pipelines.data.metrics import psnr
 from pipelines.data.pairs import Pairs
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from degradations.recipe import degrade
 from ipt.pixels import to_levels, to_unit
-from pipelines.common.metrics import psnr
 from pipelines.data.drawings import draw
+from pipelines.data.metrics import psnr
 
 CLEAN_SHARE = 0.3  # of the tiles
 DRAWN = 0.2  # of the clean ones

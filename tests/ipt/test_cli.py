@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipt import cli, save_model
+from ipt import cli
 from ipt import model as ipt_model
 from ipt.cli import app
 from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from ipt.restoring import photographs
 from ipt.restoring.photographs import Report
@@ -232,7 +233,7 @@ def test_the_input_is_replaced_only_with_overwrite(ipt):
     assert len(ipt("restore", "in", "-o", "in", "--overwrite").stdout.splitlines()) == 1
 
 
-NOWHERE = "--model nowhere: no such folder; `make repro` makes models/compressed, or name another"
+NOWHERE = "--model nowhere: no such folder; leave --model out for the model that comes with ipt"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_arguments_that_cannot_be_parsed_end_with_2(ipt, arguments):
     assert result.exit_code == 2
     assert "Error: " in result.stderr
     assert "Traceback" not in result.stderr
-    assert tree(".") == ["a.png", "model/config.json", "model/model.safetensors"]
+    assert tree(".") == ["a.png", "model/SHA256SUMS", "model/config.json", "model/model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -452,3 +453,52 @@ def test_control_c_leaves_whole_files_and_the_same_command_does_the_rest(ipt):
     assert rest.exit_code == 0
     assert [": skipped, " in line for line in rest.stdout.splitlines()] == [True] * len(written) + [False]
     assert len({Path("out", name).read_bytes() for name in tree("out")}) == 1
+
+
+def test_the_model_that_comes_with_the_package_is_the_one_without_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photograph("a.png")
+    done = CliRunner().invoke(app, ["restore", "a.png", "-o", "out", "--task", "denoise"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    released = InstructIPT.from_pretrained("instruct-ipt")
+    expected = restore_image(released, read_photo("a.png").levels, task="denoise")
+    assert np.array_equal(read_photo("out/a.png").levels, expected)
+    assert not np.array_equal(expected, read_photo("a.png").levels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("png", ["a.png", "b.png", "c.png"]), ("jpg", ["a.jpg", "b.jpeg", "c.jpg"])]
+)
+def test_a_format_that_is_asked_for_is_what_is_written(ipt, kind, names):
+    photograph("in/a.png"), photograph("in/b.jpeg"), photograph("in/c.bmp")
+    assert ipt("restore", "in", "-o", "out", "--format", kind).exit_code == 0
+    assert tree("out") == names
+    assert {Image.open(Path("out", name)).format for name in names} == {{"jpg": "JPEG", "png": "PNG"}[kind]}
+
+
+def test_a_format_that_makes_two_files_one_or_is_not_the_outputs_is_refused(ipt):
+    photograph("in/a.png"), photograph("in/a.jpg")
+    for output, message in (
+        ("out", "out/a.tif: both in/a.jpg and in/a.png would be written there"),
+        ("b.png", "b.png: looks like one picture"),
+    ):
+        refused = ipt("restore", "in", "-o", output, "--format", "tif")
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+    refused = ipt("restore", "in/a.png", "-o", "b.png", "--format", "tif")
+    assert refused.stderr == "ipt: b.png: names .png, the format asked for is .tif; name one of them\n"
+    assert tree(".") == ["in/a.jpg", "in/a.png", "model/SHA256SUMS", "model/config.json", "model/model.safetensors"]
+
+
+def test_info_tells_model_and_machine(ipt, model):
+    told = json.loads(ipt("info", "--json").stdout)
+    assert told["tasks"] == list(model.config.tasks)
+    assert told["numbers"] == sum(value.numel() for value in model.backbone.parameters())
+    assert told["device"].startswith("CPU, ") or torch.cuda.is_available()
+    lines = ipt("info").stdout.splitlines()
+    assert "tasks       denoise, derain, deblur" in lines
+    assert [line[:12].strip().replace(" ", "_") for line in lines] == list(told)
+
+
+def test_version_is_that_of_the_package():
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"ipt {version('instruct-ipt')}\n"

@@ -1,11 +1,15 @@
 """InstructIPT: any size, each sample with its own task, tasks by name, sentences understood."""
 
+import sys
+
 import pytest
 import torch
 
+import ipt.model
 from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
+from ipt.weights import CheckpointError
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 23), (3, 40), (8, 8), (2, 1)])
@@ -114,3 +118,27 @@ def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_c
 def test_a_task_cannot_be_added_twice(make_config):
     with pytest.raises(ValueError, match="knows 'derain' already"):
         with_new_task(InstructIPT(make_config()), "derain")
+
+
+def test_a_model_is_found_by_name_and_a_name_that_nothing_reads_is_told(make_config, randomized, tmp_path, monkeypatch):
+    model = randomized(make_config())
+    model.save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert InstructIPT.from_pretrained("mine").config == model.config
+    released = InstructIPT.from_pretrained()
+    assert set(released.config.tasks) >= {"denoise", "derain", "desnow", "dehaze", "deblur"}
+    assert not released.training
+    with pytest.raises(ValueError, match=r"nothing installed here reads s3:/ \(known: models:/\)"):
+        InstructIPT.from_pretrained("s3://bucket/model")
+
+
+def test_a_registry_without_the_pipeline_is_told_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pipelines.registry.fetch", None)  # importing it is an ImportError
+    with pytest.raises(ValueError, match=r"models:/a@b: .*pipelines\.registry\.fetch"):
+        InstructIPT.from_pretrained("models:/a@b")
+
+
+def test_a_package_without_its_model_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(ipt.model, "__file__", str(tmp_path / "model.py"))
+    with pytest.raises(CheckpointError, match="the model that comes with this package is not there"):
+        InstructIPT.from_pretrained()

@@ -12,8 +12,8 @@ import torch
 
 from pipelines import analyze as stage
 from pipelines.analyze import analyze, main
-from pipelines.common.metrics import psnr
 from pipelines.common.params import Modulation, load_params
+from pipelines.data.metrics import psnr
 from pipelines.data.pairs import load_pairs
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import read_choice

@@ -9,8 +9,8 @@ import pytest
 from ipt.model import InstructIPT
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
-from pipelines.common.metrics import psnr
 from pipelines.common.params import RealPairs
+from pipelines.data.metrics import psnr
 from pipelines.data.pairs import load_validation
 from pipelines.data.png import encode_png
 from pipelines.evaluate import (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.common.metrics import psnr
+from pipelines.data.metrics import psnr
 from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, row_schema, rows_of, write_rows
 from pipelines.look import GAP, NARROWEST, caption, contact_sheet, main, spread
 

@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pipelines  # noqa: F401  sets Ray's environment
-from ipt import save_model
 from ipt.cli import app
 from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from ipt.restoring.photographs import Report, Request
 from ipt.restoring.restore import restore_image

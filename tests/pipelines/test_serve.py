@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipt import restore_image, save_model
+from ipt import restore_image
 from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from pipelines.registry import registration as registry
 from pipelines.tracking.store import experiment_id, tracking

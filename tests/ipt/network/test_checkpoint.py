@@ -1,6 +1,8 @@
 """Checkpoints: what is saved comes back, and what is damaged is named."""
 
 import json
+import re
+import subprocess
 
 import pytest
 import torch
@@ -39,9 +41,17 @@ def test_a_model_comes_back_with_its_config_weights_and_output(make_config, rand
     assert loaded.understand("take away the rain") == model.understand("take away the rain")
 
 
-def test_the_folder_holds_nothing_but_config_and_safetensors(saved):
+@pytest.fixture
+def unsummed(saved):
+    """As `saved`, without checksums: what is damaged is seen by what reads it."""
+    (saved[1] / "SHA256SUMS").unlink()
+    return saved
+
+
+def test_the_folder_holds_nothing_but_config_safetensors_and_their_sums(saved):
     model, folder = saved
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "config.json", "model.safetensors"]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     assert json.loads((folder / "config.json").read_text()) == model.config.to_dict()
 
 
@@ -77,12 +87,12 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
-def test_truncated_weights_are_named(saved, keep):
-    path = saved[1] / "model.safetensors"
+def test_truncated_weights_are_named(unsummed, keep):
+    path = unsummed[1] / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not readable as safetensors"):
-        InstructIPT.from_pretrained(saved[1])
+        InstructIPT.from_pretrained(unsummed[1])
 
 
 @pytest.mark.parametrize(
@@ -96,10 +106,10 @@ def test_truncated_weights_are_named(saved, keep):
         (b"{}", "missing .*width"),
     ],
 )
-def test_a_damaged_config_is_named(saved, content, message):
-    (saved[1] / "config.json").write_bytes(content)
+def test_a_damaged_config_is_named(unsummed, content, message):
+    (unsummed[1] / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}"):
-        InstructIPT.from_pretrained(saved[1])
+        InstructIPT.from_pretrained(unsummed[1])
 
 
 @pytest.mark.parametrize(
@@ -112,11 +122,11 @@ def test_a_damaged_config_is_named(saved, content, message):
         ("depth", 3, r"unknown \['depth'\]"),
     ],
 )
-def test_a_config_that_cannot_be_built_is_named(saved, key, value, message):
-    path = saved[1] / "config.json"
+def test_a_config_that_cannot_be_built_is_named(unsummed, key, value, message):
+    path = unsummed[1] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}"):
-        InstructIPT.from_pretrained(saved[1])
+        InstructIPT.from_pretrained(unsummed[1])
 
 
 @pytest.mark.parametrize(
@@ -128,14 +138,14 @@ def test_a_config_that_cannot_be_built_is_named(saved, key, value, message):
         ({"layers": ["*.project"]}, "unexpected backbone.*task_"),
     ],
 )
-def test_weights_that_do_not_fit_the_config_are_named(saved, changes, message):
-    path = saved[1] / "config.json"
+def test_weights_that_do_not_fit_the_config_are_named(unsummed, changes, message):
+    path = unsummed[1] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(
         CheckpointError,
         match=rf"model\.safetensors: weights do not fit the config: .*{message}.* and \d+ more$",
     ):
-        InstructIPT.from_pretrained(saved[1])
+        InstructIPT.from_pretrained(unsummed[1])
 
 
 def test_weights_of_any_module_come_back_and_a_failed_load_changes_nothing(tmp_path):
@@ -163,3 +173,22 @@ def test_half_precision_takes_half_the_bytes_and_come_back_rounded(make_config, 
     biases = sum(v.numel() for n, v in loaded.items() if n.endswith(("task_up", "task_down", "pieces.weight")))
     full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
     assert full - half == pytest.approx(2 * biases, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_the_one_that_was_saved_is_refused(saved, name):
+    path = saved[1] / name
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)}: its SHA-256 is .*damaged or changed"):
+        InstructIPT.from_pretrained(saved[1])
+
+
+def test_checksums_name_the_two_files_and_nothing_else(saved, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    sums = saved[1] / "SHA256SUMS"
+    for line in ("0" * 64 + "  ../../secret", "0" * 64 + " config.json", "\0"):
+        sums.write_text(line)
+        with pytest.raises(CheckpointError, match="SHA256SUMS: expected lines"):
+            InstructIPT.from_pretrained(saved[1])

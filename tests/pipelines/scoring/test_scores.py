@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ipt.model import InstructIPT
-from pipelines.common.metrics import psnr, ssim
 from pipelines.common.params import RealPairs
+from pipelines.data.metrics import psnr, ssim
 from pipelines.data.pairs import load_validation
 from pipelines.scoring.real_pairs import read_real_pairs
 from pipelines.scoring.scores import score_pairs

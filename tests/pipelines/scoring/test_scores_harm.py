@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.common.metrics import psnr
+from pipelines.data.metrics import psnr
 from pipelines.scoring.scores import FEW, score_harm, score_sight
 
 

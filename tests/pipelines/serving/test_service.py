@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from starlette.requests import Request
 
-from ipt import restore_image, save_model
+from ipt import restore_image
 from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration
 from pipelines.serving import service as serve_worker

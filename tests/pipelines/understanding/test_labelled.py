@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ipt.pixels import to_levels
-from pipelines.common.metrics import psnr
 from pipelines.data import drawings
 from pipelines.data.drawings import draw, gradient, plain, shapes, text
+from pipelines.data.metrics import psnr
 from pipelines.understanding import labelled
 from pipelines.understanding.labelled import Damage, labelled_tile
 

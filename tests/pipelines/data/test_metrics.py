@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ipt.pixels import to_levels
-from pipelines.common.metrics import psnr, ssim
+from pipelines.data.metrics import psnr, ssim
 
 
 @pytest.fixture(params=[(11, 11), (32, 17)])
