@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RELEASE ?= ../instruct-ipt-release
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -42,6 +42,9 @@ release: $(INSTALLED)  ## train a model to use on your photographs until you sto
 
 release-decay: $(INSTALLED)  ## a finished model of what that training has learnt so far; it can go on
 	@$(BIN)/python -m pipelines.release decay $(RELEASE)
+
+release-ship: $(INSTALLED)  ## that finished model into ipt/released, as the one that comes with `ipt`
+	@$(BIN)/python -m pipelines.release ship $(RELEASE)
 
 bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain backbone and PEFT
 	$(BIN)/python -m benchmarks.modulation

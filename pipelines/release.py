@@ -2,28 +2,43 @@
 
     python -m pipelines.release start FOLDER --photographs FOLDER
     python -m pipelines.release decay FOLDER
+    python -m pipelines.release ship FOLDER
 
 `start` makes the folder, its data and begins the training, which lasts until it is stopped (Ctrl-C, or a machine that
 is switched off) and goes on where it was when called again: as long as you like, in as many sessions as you like, on
 another machine where the folder is copied there. `decay`, at any time: a finished model of what has been learnt so
-far, measured and registered there; the training can go on. Both leave the machine to whatever else runs on it.
+far, measured and registered there; the training can go on. `ship` makes that one the model that comes with `ipt`
+here (ipt/released), and registers it in this checkout's registry as well, under the alias `release`. All leave the
+machine to whatever else runs on it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from ipt.files import replace_file
+from ipt.network.checkpoint import CHECKSUMS
 from pipelines.common.params import PARAMS_FILE, load_params
+from pipelines.common.paths import METRICS
 from pipelines.common.stage import command, run
+from pipelines.registry.card import CARD, front_matter
+from pipelines.registry.fetch import fetch_checkpoint
+from pipelines.registry.versions import copy_version, registered
+from pipelines.tracking.store import tracking_uri
 
 OVERLAY = Path("params.release.yaml")
+RELEASED = Path("ipt/released")
+ALIAS = "release"  # of the shipped version in this checkout's registry
 DECAYING = (("pipelines.train", "--decay"), ("pipelines.compress",), ("pipelines.evaluate",), ("pipelines.register",))
 
 
@@ -79,6 +94,38 @@ def decay(folder: Path) -> None:
         call(folder, *words)
 
 
+def ship(folder: Path) -> None:
+    """Make what `decay` registered in `folder` the model that comes with `ipt`, and a version of this registry."""
+    result = folder / METRICS / "register.json"
+    if not result.is_file():
+        raise FileNotFoundError(f"{result}: nothing is finished there; first: make release-decay")
+    made = json.loads(result.read_text())
+    scores = json.loads((folder / METRICS / "evaluate.json").read_text())
+    params, here = load_params(folder / PARAMS_FILE), tracking_uri()
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(folder):
+        again = f"python -m pipelines.release ship {folder}"
+        with registered(made["model"], params.promote.alias, again) as there:
+            card = there.text(made["version"], CARD)
+            checkpoint = fetch_checkpoint(f"models:/{made['model']}/{made['version']}", Path(temporary))
+            number, _ = copy_version(there, made["version"], here, params.register.experiment, ALIAS)
+        files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    told = {name: score["compressed"] for name, score in (scores["tasks"] | scores["real_pairs"]).items()}
+    files["README.md"] = (front_matter(made["model"], told) + card).encode()
+    write_all(RELEASED, files)
+    print(f"release: {RELEASED} is version {number} of {made['model']} here, alias {ALIAS}; commit it")
+
+
+def write_all(folder: Path, files: dict[str, bytes]) -> None:
+    """Make `folder` hold exactly `files`; the checksums last, so that a half-written one is seen as such."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name in sorted(files, key=lambda name: (name == CHECKSUMS, name)):
+        with replace_file(folder / name) as temporary:
+            temporary.write_bytes(files[name])
+
+
 def call(folder: Path, module: str, *arguments: str) -> None:
     """Run a module of the code in `folder`, in it; RuntimeError where it fails."""
     environment = os.environ | {"PYTHONPATH": str(folder.resolve())}  # before the code that is installed
@@ -91,7 +138,7 @@ def main() -> None:
     """Read the arguments, step back behind whatever else runs, and start or decay."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=command(), description=__doc__, formatter_class=raw)
-    parser.add_argument("what", choices=("start", "decay"))
+    parser.add_argument("what", choices=("start", "decay", "ship"))
     parser.add_argument("folder", type=Path, help="outside of this checkout")
     parser.add_argument("--photographs", type=Path, help="clean photographs to learn from; for the first call")
     given = parser.parse_args()
@@ -99,8 +146,10 @@ def main() -> None:
     try:
         if given.what == "start":
             start(given.folder, given.photographs)
-        else:
+        elif given.what == "decay":
             decay(given.folder)
+        else:
+            ship(given.folder)
     except KeyboardInterrupt:
         print("release: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

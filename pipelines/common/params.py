@@ -237,6 +237,7 @@ class Register:
     experiment: str
     model: str
     alias: str
+    licences: str | None  # of the photographs that were learnt from, for the model card
 
 
 @dataclass(frozen=True)

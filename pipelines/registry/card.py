@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ruamel.yaml import YAML
 
 from ipt.network.config import ModelConfig
 from pipelines.common.params import Params, Source
@@ -11,6 +15,7 @@ from pipelines.scoring.scorecard import Score, Scorecard
 CARD = "MODEL_CARD.md"
 LONGEST = 5000  # characters of a version's description that every database behind MLflow takes
 MEASURED = "\n## Measured\n"  # from here on the card is written anew where the version is measured anew
+TASK_TYPE = "image-to-image"  # as hubs call it
 LITTLE = 0.5  # dB; a task that gains less is named among the failures
 OFTEN = 0.9  # share of images; what is seen more rarely is named
 CHANGE = 5.0  # grey levels by which a named task may change clean tiles before that is named
@@ -35,14 +40,39 @@ def model_card(name: str, config: ModelConfig, params: Params, data: str, card: 
         f"transformer (preset {params.model.preset}) with a bias of rank {config.rank} for each task, after "
         "Instruct-IPT (arXiv 2407.00676). RGB pictures of any size.\n\n"
         "## Data and licences\n\n"
-        + "".join(f"- {_source(source)}\n" for source in params.prepare.sources)
-        + f"\nDamage is synthetic, by the recipes of params.yaml. Hash of the data: `{data}`. Code and weights: "
-        "Apache-2.0.\n\n"
+        + "".join(f"- {_source(source, params.register.licences)}\n" for source in params.prepare.sources)
+        + f"\nDamage is synthetic, by the recipes of params.yaml. Hash of the data: `{data}`. Code: "
+        "Apache-2.0; weights: as far as the photographs' licences allow.\n\n"
         "## Protocol\n\n"
         "PSNR (dB) and SSIM on RGB, full image, no border crop, rounded to 8 bits, mean over images. Tasks: held-out "
         "tiles of pictures never seen in training, the task named. Real pairs: never trained on.\n"
         + measured(card, origin)
     )
+
+
+def front_matter(name: str, scores: Mapping[str, Mapping[str, float]]) -> str:
+    """What hubs read of a card: YAML before its Markdown, with the `psnr` and `ssim` of each of `scores`."""
+    results = [
+        {
+            "task": {"type": TASK_TYPE},
+            "dataset": {"name": of, "type": of},
+            "metrics": [{"type": measure, "value": score[measure]} for measure in ("psnr", "ssim")],
+        }
+        for of, score in scores.items()
+    ]
+    facts = {
+        "license": "other",
+        "license_name": "as-the-photographs",
+        "license_link": "README.md",
+        "library_name": "instruct-ipt",
+        "pipeline_tag": TASK_TYPE,
+        "tags": ["image-restoration", *scores],
+        "metrics": ["psnr", "ssim"],
+        "model-index": [{"name": name, "results": results}],
+    }
+    text = io.StringIO()
+    YAML(typ="safe").dump(facts, text)
+    return f"---\n{text.getvalue()}---\n\n"
 
 
 def measured_anew(text: str, card: Scorecard, origin: Provenance) -> str:
@@ -111,9 +141,10 @@ def _row(name: str, score: Score) -> str:
     return f"| {' | '.join([name, str(score.images), *values, *seen])} |"
 
 
-def _source(source: Source) -> str:
+def _source(source: Source, licences: str | None) -> str:
     if source.folder:
-        return f"Photographs in `{source.folder.path}`; their licences are their owner's to state."
+        told = " ".join((licences or "their licences are their owner's to state").split()).removesuffix(".")
+        return f"Photographs in `{source.folder.path}`: {told}."
     if leaves := source.dead_leaves:
         return f"{leaves.images} procedural dead-leaves pictures of {leaves.size} pixels; nobody's."
     return (

@@ -1,13 +1,20 @@
-"""The params of a release, and what is refused before hours of training."""
+"""The params of a release, what is refused before hours of training, and how a finished one is shipped."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from degradations.recipe import check_recipe
+from ipt.model import InstructIPT
 from pipelines.common.params import load_params
-from pipelines.release import OVERLAY, decay, overlay_values, start, write_overlaid
+from pipelines.registry.versions import registered
+from pipelines.release import OVERLAY, decay, overlay_values, ship, start, write_all, write_overlaid
+from pipelines.tracking.store import tracking
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +58,73 @@ def test_one_that_is_begun_keeps_its_photographs(released, tmp_path):
 def test_nothing_is_finished_that_was_not_begun(tmp_path):
     with pytest.raises(FileNotFoundError, match="no release was begun here"):
         decay(tmp_path)
+
+
+@pytest.fixture
+def finished(empty_store, tmp_path, monkeypatch, make_config, fill_parameters):
+    """A folder in which a model was finished and registered, its model, and an empty folder where one stands."""
+    folder, here = tmp_path / "release", tmp_path / "here"
+    for place in (folder, here):
+        place.mkdir()
+        shutil.copy(empty_store, place / "mlflow.db")
+        shutil.copy(ROOT / "params.yaml", place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    model = fill_parameters(InstructIPT(make_config()), 0, 0.1)
+    (folder / "metrics").mkdir()
+    score = {"compressed": {"psnr": 30.5, "ssim": 0.91}}
+    (folder / "metrics/evaluate.json").write_text(json.dumps({"tasks": {"derain": score}, "real_pairs": {}}))
+    monkeypatch.chdir(folder)
+    with tracking("test") as client:
+        experiment = client.create_experiment("some", artifact_location=(folder / "mlartifacts").as_uri())
+        run = client.create_run(experiment).info.run_id
+        client.log_text(run, "# the card\n", "MODEL_CARD.md")
+        files = folder / "logged"
+        model.save_pretrained(files / "checkpoint")
+        (files / "MLmodel").write_text("flavors: {python_function: {artifacts: {checkpoint: {path: checkpoint}}}}\n")
+        client.create_registered_model("instruct-ipt")
+        version = client.create_model_version("instruct-ipt", files.as_uri(), run).version
+    (folder / "metrics/register.json").write_text(json.dumps({"model": "instruct-ipt", "version": int(version)}))
+    monkeypatch.chdir(here)
+    return folder, model
+
+
+def test_what_is_shipped_is_what_was_registered_and_is_a_version_here(finished):
+    folder, model = finished
+    Path("ipt/released").mkdir(parents=True)
+    Path("ipt/released/old.bin").write_bytes(b"x")
+    for _ in range(2):  # a second time it is there already
+        ship(folder)
+        found = sorted(path.name for path in Path("ipt/released").iterdir())
+        assert found == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
+        with registered("instruct-ipt", "champion", "test") as here:
+            assert here.aliases() == {"release": 1}
+    shipped, weights = InstructIPT.from_pretrained("ipt/released").state_dict(), model.state_dict()
+    assert all(torch.equal(shipped[name], value) for name, value in weights.items())
+    registry = InstructIPT.from_pretrained("models:/instruct-ipt@release").state_dict()
+    assert all(torch.equal(registry[name], value) for name, value in weights.items())
+
+
+def test_the_card_that_is_shipped_is_one_that_hubs_read(finished):
+    ship(finished[0])
+    card = ModelCard.load("ipt/released/README.md")
+    assert card.text.strip() == "# the card"
+    assert card.data.pipeline_tag == "image-to-image"
+    (psnr, ssim) = card.data.eval_results
+    assert (psnr.dataset_name, psnr.metric_type, psnr.metric_value) == ("derain", "psnr", 30.5)
+    assert (ssim.metric_type, ssim.metric_value) == ("ssim", 0.91)
+
+
+def test_nothing_is_shipped_that_was_not_finished(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing is finished there; first: make release-decay"):
+        ship(tmp_path)
+
+
+def test_the_checksums_are_written_last(tmp_path, monkeypatch):
+    written = []
+
+    def replace(source, target):
+        written.append(Path(target).name)
+
+    monkeypatch.setattr("ipt.files.os.replace", replace)
+    write_all(tmp_path, dict.fromkeys(("SHA256SUMS", "config.json", "README.md"), b""))
+    assert written == ["README.md", "config.json", "SHA256SUMS"]
