@@ -101,13 +101,17 @@ def ship(folder: Path) -> None:
         raise FileNotFoundError(f"{result}: nothing is finished there; first: make release-decay")
     made = json.loads(result.read_text())
     scores = json.loads((folder / METRICS / "evaluate.json").read_text())
-    params, here = load_params(folder / PARAMS_FILE), tracking_uri()
+    params, here = load_params(folder / PARAMS_FILE), tracking_uri()  # before MLflow sets the folder's for all to come
     with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(folder):
         again = f"python -m pipelines.release ship {folder}"
         with registered(made["model"], params.promote.alias, again) as there:
             card = there.text(made["version"], CARD)
             checkpoint = fetch_checkpoint(f"models:/{made['model']}/{made['version']}", Path(temporary))
-            number, _ = copy_version(there, made["version"], here, params.register.experiment, ALIAS)
+            number = made["version"]
+            if tracking_uri() == here:  # one server for both
+                there.client.set_registered_model_alias(made["model"], ALIAS, str(number))
+            else:
+                number, _ = copy_version(there, number, here, params.register.experiment, ALIAS)
         files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     told = {name: score["compressed"] for name, score in (scores["tasks"] | scores["real_pairs"]).items()}
     files["README.md"] = (front_matter(made["model"], told) + card).encode()

@@ -85,23 +85,36 @@ def finished(empty_store, tmp_path, monkeypatch, make_config, fill_parameters):
         version = client.create_model_version("instruct-ipt", files.as_uri(), run).version
     (folder / "metrics/register.json").write_text(json.dumps({"model": "instruct-ipt", "version": int(version)}))
     monkeypatch.chdir(here)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder, model
 
 
-def test_what_is_shipped_is_what_was_registered_and_is_a_version_here(finished):
+def test_what_is_shipped_is_what_was_registered_and_is_a_version_here(finished, monkeypatch):
     folder, model = finished
     Path("ipt/released").mkdir(parents=True)
     Path("ipt/released/old.bin").write_bytes(b"x")
     for _ in range(2):  # a second time it is there already
         ship(folder)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it, for processes of its own
         found = sorted(path.name for path in Path("ipt/released").iterdir())
         assert found == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
         with registered("instruct-ipt", "champion", "test") as here:
             assert here.aliases() == {"release": 1}
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
     shipped, weights = InstructIPT.from_pretrained("ipt/released").state_dict(), model.state_dict()
     assert all(torch.equal(shipped[name], value) for name, value in weights.items())
     registry = InstructIPT.from_pretrained("models:/instruct-ipt@release").state_dict()
     assert all(torch.equal(registry[name], value) for name, value in weights.items())
+
+
+def test_in_a_registry_that_both_share_the_version_gets_the_alias(finished, monkeypatch):
+    folder, _ = finished
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    ship(folder)
+    with registered("instruct-ipt", "champion", "test") as there:
+        assert there.aliases() == {"release": 1}
+        with pytest.raises(ValueError, match="expected one of the versions 1; got 2"):
+            there.version(2)
 
 
 def test_the_card_that_is_shipped_is_one_that_hubs_read(finished):
