@@ -95,12 +95,12 @@ def test_what_is_shipped_is_what_was_registered_and_is_a_version_here(finished, 
     Path("ipt/released/old.bin").write_bytes(b"x")
     for _ in range(2):  # a second time it is there already
         ship(folder)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow sets it, for processes of its own
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, for processes of its own
         found = sorted(path.name for path in Path("ipt/released").iterdir())
         assert found == ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
         with registered("instruct-ipt", "champion", "test") as here:
             assert here.aliases() == {"release": 1}
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shipped, weights = InstructIPT.from_pretrained("ipt/released").state_dict(), model.state_dict()
     assert all(torch.equal(shipped[name], value) for name, value in weights.items())
     registry = InstructIPT.from_pretrained("models:/instruct-ipt@release").state_dict()
