@@ -31,10 +31,13 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
+# Read, not written: what phones and browsers save; the restored file is a JPEG or PNG.
+READ_ONLY = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF"}
 MAX_PIXELS = 120_000_000  # above the largest cameras; a small file can claim far more and fill the memory
 _GRAY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 _WIDE_MODES = {"I": "32-bit integer", "F": "floating point"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _SIDEWAYS = (5, 6, 7, 8)
 _BAND_ROWS = 256
 # What Pillow's decoders raise on damaged files, beside OSError for most of them.
@@ -113,6 +116,10 @@ def open_picture(
         data = source if isinstance(source, bytes) else source.read_bytes()
         if not data:
             raise ImageError("the file is empty")
+        if _is_heic(data):
+            _teach_heic()
+        elif formats:
+            formats = tuple(name for name in formats if name != "HEIF")  # unknown to Pillow unless it was taught
         with warnings.catch_warnings():
             # Our own limit below speaks for itself; damaged metadata is not worth a warning.
             warnings.simplefilter("ignore")
@@ -129,6 +136,21 @@ def open_picture(
             TooManyPixelsError if isinstance(error, (TooManyPixelsError, Image.DecompressionBombError)) else ImageError
         )
         raise kind(f"{name}: cannot be read as an image: {_reason(error, formats)}") from error
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file says that it is HEIC: the brands in its first box."""
+    brands = data[8 : min(int.from_bytes(data[:4]), 256)] if data[4:8] == b"ftyp" else b""
+    return not _HEIC_BRANDS.isdisjoint(brands[place : place + 4] for place in range(0, len(brands), 4))
+
+
+def _teach_heic() -> None:
+    """Have Pillow read HEIC, with the package that does it; an ImageError says how to get that."""
+    try:
+        import pi_heif
+    except ImportError:
+        raise ImageError("a HEIC file; to read it, pip install 'instruct-ipt[heic]', or save it as JPEG") from None
+    pi_heif.register_heif_opener(thumbnails=False)
 
 
 def _reason(error: Exception, formats: tuple[str, ...] | None) -> str:

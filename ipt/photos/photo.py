@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 
 from ipt.files import replace_file
 from ipt.photos import png, tiff
-from ipt.photos.images import FORMATS, ImageError, decode, open_picture, orientation, tiff_tags, unpack
+from ipt.photos.images import FORMATS, READ_ONLY, ImageError, decode, open_picture, orientation, tiff_tags, unpack
 from ipt.photos.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Photo:
     levels: uint8 or uint16 (H, W, 3) RGB; a gray photo has its gray in all three channels.
     alpha: (H, W) of the same type, or None.
     gray: the file has gray pixels, and so will the one that is written.
-    format: "JPEG", "PNG", "WEBP", "TIFF" or "BMP".
+    format: "JPEG", "PNG", "WEBP", "TIFF" or "BMP", as which it will be written.
     icc: colour profile of the levels.
     exif: EXIF block with orientation 1 and no thumbnail, without the "Exif" before it; of a TIFF, its tags.
     xmp: XMP packet with orientation 1.
@@ -66,7 +66,8 @@ class Photo:
 
 
 def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Photo:
-    """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix, or the bytes of one.
+    """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix, or the bytes of one; HEIC (with the extra `heic`)
+    and AVIF too, with 8 bits, to be written as JPEG, or as PNG where they have transparency.
 
     CMYK becomes RGB, through its profile to sRGB where it has one; a palette becomes RGB; fewer than 8 bits become 8.
     Of a phone's JPEG with further pictures the first is read. Raises ImageError for what is no such file, missing,
@@ -75,13 +76,15 @@ def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Pho
     EXIF is left out.
     """
     name = source if isinstance(source, bytes) else Path(source)
-    with open_picture(name, tuple(dict.fromkeys(FORMATS.values())), max_pixels) as (picture, data):
+    with open_picture(name, tuple(dict.fromkeys((FORMATS | READ_ONLY).values())), max_pixels) as (picture, data):
         _refuse_unfit(picture)
         in_srgb = _cmyk_to_srgb(picture)
         pixels = unpack(in_srgb, orientation(picture)) if in_srgb else decode(picture, data)
         rest = _read_rest(picture, data)
         if picture.mode == "CMYK":
             rest["icc"] = None  # it was of the four inks
+    if rest["format"] in READ_ONLY.values():
+        rest["format"] = "PNG" if pixels.shape[2] in (2, 4) else "JPEG"
     gray = pixels.shape[2] < 3
     alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[2] in (2, 4) else None
     levels = np.repeat(pixels[..., :1], 3, axis=2) if gray else np.ascontiguousarray(pixels[..., :3])
@@ -113,7 +116,7 @@ def encode_photo(photo: Photo, levels: np.ndarray) -> bytes:
 
 def _refuse_unfit(picture: Image.Image) -> None:
     frames = getattr(picture, "n_frames", 1)
-    if picture.format != "MPO" and frames > 1:
+    if picture.format not in ("MPO", "HEIF") and frames > 1:  # of these the first, or the one that is said to be meant
         raise ImageError(f"{frames} pictures or pages; expected one: save the one you want as a file of its own")
     if picture.format == "TIFF" and (_DNG in tiff_tags(picture) or tiff_tags(picture).get(_PREVIEW, 0) & 1):
         raise ImageError("a camera's raw file, whose preview alone could be read; develop it to TIFF or JPEG first")

@@ -18,13 +18,14 @@ import numpy as np
 from ipt.files import replace_file
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
-from ipt.photos.images import FORMATS, ImageError
+from ipt.photos.images import FORMATS, READ_ONLY, ImageError
 from ipt.photos.photo import Photo, read_photo, write_photo
 from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
 COMPARED = ".compare.jpg"  # behind the name of a restored file
-_NOT_WRITTEN = frozenset({".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pdf", ".svg", ".tga"})
+_INSTEAD = ".jpg"  # of what is read and not written
+_NOT_WRITTEN = READ_ONLY.keys() | frozenset({".dng", ".gif", ".jp2", ".jxl", ".pdf", ".svg", ".tga"})
 _LONGEST = 65500  # pixels, side of a JPEG
 
 
@@ -76,12 +77,13 @@ class Report:
 
 
 def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = None) -> list[tuple[Path, Path]]:
-    """Each file to restore and where its restored version goes; with `suffix` (one of FORMATS) all to that format.
+    """Each file to restore and where its restored version goes; with `suffix` (one of FORMATS) all to that format,
+    without it what is not written (HEIC, AVIF) to JPEG.
 
     A file goes to the file `output` (one file, and `output` has an image's suffix), else into the folder `output`; of
-    a folder every file with a suffix of FORMATS, to the same place in the tree below `output`. What is in `output`
-    already is not taken from a folder or pattern that has other files too. Raises InputError where an input is not
-    there, a folder has no such file, two files would become one, or `output` is in the way or no folder's name.
+    a folder every file with a suffix of FORMATS or READ_ONLY, to the same place in the tree below `output`. What is in
+    `output` already is not taken from a folder or pattern that has other files too. Raises InputError where an input is
+    not there, a folder has no such file, two files would become one, or `output` is in the way or no folder's name.
     """
     named = list(dict.fromkeys(found for name in inputs for found in _expand(name, output)))
     if len(named) > 1:  # `photos/* -o photos/restored` names the results as well
@@ -98,8 +100,7 @@ def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = N
             raise InputError(f"{output}: cannot write {ending}; expected one of {', '.join(sorted(FORMATS))}")
         raise InputError(f"{output}: looks like one picture; expected a folder for what becomes of several files")
     pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output)))
-    if suffix is not None:
-        pairs = [(source, _with_format(target, suffix)) for source, target in pairs]
+    pairs = [(source, _with_format(target, suffix)) for source, target in pairs]
     sources: dict[Path, Path] = {}
     for source, target in pairs:
         if sources.setdefault(target, source) != source:
@@ -128,19 +129,21 @@ def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in FORMATS
+        if file.suffix.lower() in FORMATS.keys() | READ_ONLY
         and file.is_file()
         and not file.name.startswith(".")  # among them what a killed run left half-written
         and not file.name.endswith(COMPARED)
         and (inside == path.resolve() or not file.resolve().is_relative_to(inside))
     ]
     if not files:
-        raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS))}")
+        raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS | READ_ONLY))}")
     return [(file, output / file.relative_to(path)) for file in files]
 
 
-def _with_format(target: Path, suffix: str) -> Path:
+def _with_format(target: Path, suffix: str | None) -> Path:
     """`target` with the suffix, unless its own names that format already (.jpeg and .jpg do)."""
+    if suffix is None:
+        return target.with_suffix(_INSTEAD) if target.suffix.lower() in READ_ONLY else target
     return target if FORMATS.get(target.suffix.lower()) == FORMATS[suffix] else target.with_suffix(suffix)
 
 
@@ -190,7 +193,7 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
             _write_comparison(photo, restored, target)
-        if unchanged and photo is original:
+        if unchanged and photo is original and source.suffix.lower() not in READ_ONLY:
             with replace_file(target) as temporary:
                 shutil.copyfile(source, temporary)
         else:

@@ -126,7 +126,7 @@ def test_a_folder_can_be_its_own_output(touch):
     [
         (["nowhere.jpg"], "out", "^nowhere.jpg: no such file or folder$"),
         (["in/*.webp"], "out", r"^in/\*.webp: no such file or folder$"),
-        (["empty"], "out", r"^empty: no file with one of the suffixes \.bmp, \.jpeg, "),
+        (["empty"], "out", r"^empty: no file with one of the suffixes \.avif, \.bmp, \.jpeg, "),
         (["in", "more"], "out", "^out/a.jpg: both in/a.jpg and more/a.jpg would be written there; restore them apart$"),
         (["in"], "notes.txt", "^notes.txt: is a file; expected a folder for what becomes of in$"),
         (["in/a.jpg"], "notes.txt", "^notes.txt: is a file; expected a folder"),
@@ -311,7 +311,10 @@ def damaged(tmp_path, how):
     ("how", "message"),
     [
         ("empty", "cannot be read as an image: the file is empty"),
-        ("text", "cannot be read as an image: not one of JPEG, PNG, WEBP, TIFF, BMP, or damaged in its first bytes"),
+        (
+            "text",
+            "cannot be read as an image: not one of JPEG, PNG, WEBP, TIFF, BMP, AVIF, or damaged in its first bytes",
+        ),
         ("truncated", "cannot be read as an image: "),
         ("folder", "cannot be read as an image: Is a directory"),
         ("missing", "cannot be read as an image: No such file or directory"),
