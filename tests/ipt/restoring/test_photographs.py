@@ -126,7 +126,7 @@ def test_a_folder_can_be_its_own_output(touch):
     [
         (["nowhere.jpg"], "out", "^nowhere.jpg: no such file or folder$"),
         (["in/*.webp"], "out", r"^in/\*.webp: no such file or folder$"),
-        (["empty"], "out", r"^empty: no file with one of the suffixes \.avif, \.bmp, \.jpeg, "),
+        (["empty"], "out", r"^empty: no file with one of the suffixes \.avif, \.bmp, \.heic, "),
         (["in", "more"], "out", "^out/a.jpg: both in/a.jpg and more/a.jpg would be written there; restore them apart$"),
         (["in"], "notes.txt", "^notes.txt: is a file; expected a folder for what becomes of in$"),
         (["in/a.jpg"], "notes.txt", "^notes.txt: is a file; expected a folder"),
