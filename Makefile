@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RELEASE ?= ../instruct-ipt-release
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,9 @@ release-decay: $(INSTALLED)  ## a finished model of what that training has learn
 
 release-ship: $(INSTALLED)  ## that finished model into ipt/released, as the one that comes with `ipt`
 	@$(BIN)/python -m pipelines.release ship $(RELEASE)
+
+release-curve: $(INSTALLED)  ## how far the training of `make release` is, into docs/release_curve.png: make release-curve DATA=FOLDER
+	$(BIN)/python -m benchmarks.release_curve $(RELEASE) $(DATA)
 
 bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain backbone and PEFT
 	$(BIN)/python -m benchmarks.modulation
