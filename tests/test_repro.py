@@ -68,15 +68,17 @@ def test_output_is_quiet(project: Project) -> None:
 
 def test_the_model_restores_and_understands_from_the_command_line(project: Project) -> None:
     picture = project.folder / "plots/restored/denoise.png"  # any picture will do
-    for number, model in enumerate((["--model", "models:/instruct-ipt@candidate"], [])):
+    for number, model in enumerate(("models:/instruct-ipt@candidate", "models/compressed")):
         done = project.call(
             sys.executable, "-m", "ipt.cli", "restore", str(picture), "-o", f"restored{number}", "--task", "derain",
-            "--json", *model,
+            "--json", "--model", model,
         )  # fmt: skip
         assert json.loads(done.stdout)["tasks"] == ["derain"]
     written = [(project.folder / f"restored{number}" / "denoise.png").read_bytes() for number in (0, 1)]
     assert written[0] == written[1] != picture.read_bytes()
-    done = project.call(sys.executable, "-m", "ipt.cli", "understand", "remove the rain", "hello")
+    done = project.call(
+        sys.executable, "-m", "ipt.cli", "understand", "--model", "models/compressed", "remove the rain", "hello"
+    )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == 2
     assert set(answers[0]["probabilities"]) == {"denoise", "derain"}
