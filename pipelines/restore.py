@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.restore", description=__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="a folder of photographs")
     parser.add_argument("--output", required=True, help="the folder for the restored ones")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="instruct-ipt, a checkpoint folder, or models:/NAME@ALIAS")
+    model = "instruct-ipt (comes with the package), a checkpoint folder, or models:/NAME@ALIAS"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=model)
     parser.add_argument("--instruction", help="what is wrong, in words")
     parser.add_argument("--task", help="what to do, by name; with neither, each picture decides for itself")
     parser.add_argument("--strength", type=float, default=1.0, help="how strongly, 0 to 1.5")
