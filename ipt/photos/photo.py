@@ -43,6 +43,7 @@ class Photo:
     alpha: (H, W) of the same type, or None.
     gray: the file has gray pixels, and so will the one that is written.
     format: "JPEG", "PNG", "WEBP", "TIFF" or "BMP", as which it will be written.
+    foreign: the file is of another kind (HEIC, AVIF), which is not written.
     icc: colour profile of the levels.
     exif: EXIF block with orientation 1 and no thumbnail, without the "Exif" before it; of a TIFF, its tags.
     xmp: XMP packet with orientation 1.
@@ -63,6 +64,7 @@ class Photo:
     lossless: bool = False
     compression: int = tiff.NONE
     pieces: tuple[tuple[bytes, bytes], ...] = ()
+    foreign: bool = False
 
 
 def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Photo:
@@ -84,6 +86,7 @@ def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Pho
         if picture.mode == "CMYK":
             rest["icc"] = None  # it was of the four inks
     if rest["format"] in READ_ONLY.values():
+        rest["foreign"] = True
         rest["format"] = "PNG" if pixels.shape[2] in (2, 4) else "JPEG"
     gray = pixels.shape[2] < 3
     alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[2] in (2, 4) else None

@@ -193,7 +193,7 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
             _write_comparison(photo, restored, target)
-        if unchanged and photo is original and source.suffix.lower() not in READ_ONLY:
+        if unchanged and photo is original and not photo.foreign:
             with replace_file(target) as temporary:
                 shutil.copyfile(source, temporary)
         else:

@@ -48,7 +48,7 @@ class InstructIPTModel(PythonModel):
             wish = {name: _text(name, row.get(name)) for name in ("task", "instruction")}
             plan = plan_restoration(self.model, photo.levels, **wish)
             restored = restore_tasks(self.model, photo.levels, plan.tasks, strength=strength)
-            same = np.array_equal(restored, photo.levels)
+            same = np.array_equal(restored, photo.levels) and not photo.foreign
             return {
                 "image": data if same else encode_photo(photo, restored),
                 "task": ", ".join(plan.tasks),

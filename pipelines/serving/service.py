@@ -204,7 +204,7 @@ class Service:
                 outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
         except ValueError as error:  # what only reading the instruction shows
             raise RequestError(400, str(error)) from error
-        if not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels):
+        if not photo.foreign and (not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels)):
             return photo, outcome, order.image, loaded.version  # as it came, to the byte
         content = await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
         return photo, outcome, content, loaded.version

@@ -8,9 +8,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from ipt.model import InstructIPT
 from ipt.photos.images import ImageError, read_image
 from ipt.photos.photo import encode_photo, read_photo
-from ipt.restoring.photographs import find_photographs
+from ipt.restoring.photographs import Request, find_photographs, restore_file
 
 TAKEN, MAKER = 36867, 271
 
@@ -42,6 +43,7 @@ def saved(kind, mode="RGB", orientation=1):
 def test_pictures_of_phones_are_read_upright_and_become_jpeg_with_their_exif(kind, orientation):
     data, shown = saved(kind, orientation=orientation)
     photo = read_photo(data)
+    assert photo.foreign
     assert photo.levels.shape == shown.shape
     assert np.abs(photo.levels.astype(int) - shown).mean() < 3
     written = Image.open(io.BytesIO(encode_photo(photo, photo.levels)))
@@ -81,3 +83,13 @@ def test_in_a_folder_they_go_to_jpeg_or_the_format_that_is_asked_for(tmp_path):
     for suffix, names in ((None, ["a.jpg", "b.jpg", "c.png"]), (".tif", ["a.tif", "b.tif", "c.tif"])):
         pairs = find_photographs([str(tmp_path / "in")], tmp_path / "out", suffix)
         assert [target.name for _, target in pairs] == names
+
+
+def test_a_clean_one_becomes_what_its_name_says(tmp_path):
+    """Others are copied byte for byte."""
+    pillow_heif.from_pillow(Image.new("RGB", (20, 10), "gray")).save(tmp_path / "a.heic")  # nothing to restore
+    report = restore_file(
+        InstructIPT.from_pretrained(), tmp_path / "a.heic", tmp_path / "a.jpg", Request(task="denoise")
+    )
+    assert report.status == "unchanged"
+    assert Image.open(tmp_path / "a.jpg").format == "JPEG"
