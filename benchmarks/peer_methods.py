@@ -89,7 +89,8 @@ def published(path: Path, sigma: float) -> Method:
 
 def opencv_means(image: np.ndarray, h: float) -> np.ndarray:
     """Windows of 7 and 21 pixels, which OpenCV recommends, the same h (grey levels) for lightness and colour."""
-    return cv2.fastNlMeansDenoisingColored(to_levels(image), None, h, h, 7, 21)
+    bgr = cv2.cvtColor(to_levels(image), cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(cv2.fastNlMeansDenoisingColored(bgr, None, h, h, 7, 21), cv2.COLOR_BGR2RGB)
 
 
 def skimage_means(image: np.ndarray, sigma: float) -> np.ndarray:

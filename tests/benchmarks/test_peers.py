@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmarks import peers
 from benchmarks.dark_channel import dehaze, guided_filter
 from benchmarks.ffdnet import FFDNet
-from benchmarks.peer_methods import Method, methods
+from benchmarks.peer_methods import Method, methods, opencv_means
 from benchmarks.peers import SETS, WARM_UP, continued, every_kth, measure, score, table
 from degradations.haze import haze
 from ipt.metrics import psnr
@@ -69,6 +69,14 @@ def test_a_method_that_returns_its_input_gains_nothing_and_the_numbers_are_means
         {"psnr": 30.0, "ssim": 0.7, "gain": -1.0, "seconds": 1.0, "megapixels": 0.25},
     ]
     assert "| 25.00 | 0.600 | +1.00 | -1.00 | 1 of 2 | 4.00 |" in table(records, "now")
+
+
+def test_opencv_gets_its_own_order_of_channels(photograph):
+    red = photograph[:40, :40] * np.float32([1, 0.1, 0.1])
+    restored = opencv_means(red, 3)
+    assert psnr(restored, red) > 30  # nothing but a little smoothing, in the same order
+    swapped = cv2.fastNlMeansDenoisingColored((red * 255).round().astype(np.uint8), None, 3, 3, 7, 21)
+    assert not np.array_equal(restored, swapped)
 
 
 def test_an_oracle_takes_the_best_of_its_variants_for_each_picture(pictures):
