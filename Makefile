@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RELEASE ?= ../instruct-ipt-release
+# BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
+PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -79,6 +81,10 @@ statistics: $(INSTALLED)  ## the recipes beside real pairs, into docs/statistics
 bench-degradations: $(INSTALLED)  ## speed of the degradations beside their peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/peers imagecorruptions==1.1.2 'setuptools<80'
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.degradations
+
+bench-peers: $(INSTALLED)  ## quality and seconds beside OpenCV, scikit-image, BM3D and others, into docs/results.md: make bench-peers DATA=FOLDER
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/peers $(PEERS)
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.peers $(DATA) $(ARGS)
 
 bench-ingest: $(INSTALLED)  ## training data by Ray Data beside a torch DataLoader, and memory by size of the data
 	$(BIN)/python -m benchmarks.ingest
