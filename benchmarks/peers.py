@@ -1,8 +1,9 @@
 """`make bench-peers DATA=FOLDER`: quality and seconds beside what people have without us, on the same pairs in one run.
 
 FOLDER holds cbsd68 (clean/ alone: noise is added), rain100l_20, its_4 and gopro_10 (degraded/ and clean/); what is not
-there is said and left out. PSNR and SSIM are those of `pipelines.data.metrics`; methods take turns at each picture, on the same
-CPUs. Every picture's numbers are kept in build/bench-peers, so that a stopped run goes on with --resume. The tables go
+there is said and left out. PSNR and SSIM are those of `pipelines.data.metrics`; methods take turns at each picture, on
+the same CPUs. Every picture's numbers are kept in build/bench-peers, so that a stopped run goes on with --resume. The
+tables go
 into docs/results.md; with --limit, a quick look, they are only printed.
 """
 
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks.marks import write_between
 from benchmarks.peer_methods import Method, Restore, methods
-from ipt.model import InstructIPT
+from ipt.model import RELEASED, InstructIPT
 from pipelines.common.files import write_json
 from pipelines.common.params import RealPairs, load_params
 from pipelines.data.metrics import psnr, ssim
@@ -201,7 +202,7 @@ def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("data/real_pairs"))
-    parser.add_argument("--model", default="models/compressed", help="folder, or models:/NAME@ALIAS")
+    parser.add_argument("--model", default=RELEASED, help="instruct-ipt, a folder, or models:/NAME@ALIAS")
     parser.add_argument("--quality", nargs="+", choices=["normal", "best"], default=["normal"])
     parser.add_argument(
         "--ffdnet",

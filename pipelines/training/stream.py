@@ -9,25 +9,32 @@ with another number of workers each item still comes once.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 import ray.train.collective
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.cluster.connection import quiet_data
 from pipelines.data.rows import one_array
+
+if TYPE_CHECKING:
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 Items = dict[str, np.ndarray]  # by name, of N items each (N, ...)
 Read = Callable[[int, int], Items]  # (start, stop) -> items start to stop - 1
 
 READERS = 2  # at least, so that one can read ahead
 WINDOW = 200  # reads planned at once: the more there are, the longer each turn of the executor of Ray takes
+TURN = 0.05  # seconds at least between two turns of that executor
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Windows:
         context = ray.data.DataContext.get_current()
         # A block a read, whatever its size: the splitter hands blocks out in turn, so each worker gets its own.
         context.target_max_block_size = None
+        context.custom_execution_callback_classes.append(Rest)
         self._read, self._schedule, self._windows = read, schedule, windows
         self._shards: dict[int, list[ray.data.DataIterator]] = {}
 
@@ -132,6 +140,18 @@ class Windows:
             )
             self._shards.pop(number - 2, None)  # of the window before, some worker may still read
         return self._shards[number][rank]
+
+
+class Rest(ExecutionCallback):
+    """Has the executor of Ray rest after each turn.
+
+    While there is more ready than is taken, which is always, it turns without a pause (Ray 2.60), and so takes from a
+    worker as much of a core as it gets.
+    """
+
+    def on_execution_step(self, executor: StreamingExecutor) -> None:
+        """Called by Ray at the end of a turn."""
+        time.sleep(TURN)
 
 
 def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]) -> ray.data.Dataset:
