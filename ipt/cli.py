@@ -125,6 +125,8 @@ def export(
         fixed = parse_size(size)
         check_installed()
         loaded = _load(model, "cpu")
+        if sys.stderr.isatty():
+            print("ipt: tracing the network, a minute or more for a large one", file=sys.stderr)
         for exported in export_tasks(loaded, output, tasks or (), size=fixed, name=model, overwrite=overwrite):
             print(printable(exported.describe()), flush=True)
     except BrokenPipeError:
