@@ -3,8 +3,7 @@
 FOLDER holds cbsd68 (clean/ alone: noise is added), rain100l_20, its_4 and gopro_10 (degraded/ and clean/); what is not
 there is said and left out. PSNR and SSIM are those of `pipelines.data.metrics`; methods take turns at each picture, on
 the same CPUs. Every picture's numbers are kept in build/bench-peers, so that a stopped run goes on with --resume. The
-tables go
-into docs/results.md; with --limit, a quick look, they are only printed.
+tables go into docs/results.md; with --limit, a quick look, they are only printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command `ipt`: restore photographs, and show what an instruction is understood as."""
+"""The command `ipt`: restore photographs, show what an instruction is understood as, export the model."""
 
 from __future__ import annotations
 
@@ -152,6 +152,39 @@ def info(
         return
     for name, value in facts.items():
         print(f"{name.replace('_', ' '):<12}{', '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for TASK.onnx of each task.")],
+    model: Model = DEFAULT_MODEL,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="What to do, by name; again for more.")] = None,
+    size: Annotated[
+        str, typer.Option(help="Of the pictures, in pixels: dynamic (any), a side, or WIDTHxHEIGHT.")
+    ] = "dynamic",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there; else it is skipped.")] = False,
+) -> None:
+    """Write the model's tasks as ONNX files, for other software; all tasks where none is named.
+
+    Each is run in ONNX Runtime and compared with the model before it is kept.
+    """
+    try:
+        from ipt.export import check_installed, export_tasks, parse_size
+
+        fixed = parse_size(size)
+        check_installed()
+        loaded = _load(model, "cpu")
+        if sys.stderr.isatty():
+            print("ipt: tracing the network, a minute or more for a large one", file=sys.stderr)
+        for exported in export_tasks(loaded, output, tasks or (), size=fixed, name=model, overwrite=overwrite):
+            print(printable(exported.describe()), flush=True)
+    except BrokenPipeError:
+        raise
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def restore_files(

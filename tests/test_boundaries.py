@@ -75,7 +75,7 @@ FLOORS = (
     ("ipt.training",),
     ("ipt.biases", "ipt.diffusion"),
     ("ipt.model",),
-    ("ipt.restoring",),
+    ("ipt.export", "ipt.restoring"),
     ("ipt.cli",),
     ("pipelines.common",),
     ("pipelines.data", "pipelines.cluster", "pipelines.tracking"),
