@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,11 +10,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data import DataContext
 
 from pipelines.training import stream as module
 from pipelines.training.stream import (
+    TURN,
     Items,
+    Rest,
     Schedule,
+    Windows,
     packed,
     schedule_windows,
     unpacked,
@@ -165,3 +170,26 @@ def test_one_window_follows_another(local_ray, monkeypatch):
     for step, items in enumerate(steps, 1):
         same(items, read(2 * step, 2 * step + 2))
     assert list(worker_items(read, schedule, 10, 0)) == []  # a run that had ended
+
+
+def test_the_executor_of_ray_rests_while_more_is_ready_than_is_taken(local_ray, monkeypatch):
+    turns = []
+
+    class Counted(Rest):
+        def on_execution_step(self, executor):
+            turns.append(time.monotonic())
+            super().on_execution_step(executor)
+
+    context = DataContext.get_current()
+    monkeypatch.setattr(context, "custom_execution_callback_classes", [])
+    schedule = Schedule(steps=40, items_per_step=4, interval=40, segment=4, workers=2)
+    windows = schedule_windows(schedule, 0)
+    Windows(read, schedule, windows)
+    assert context.custom_execution_callback_classes == [Rest]
+    context.custom_execution_callback_classes[:] = [Counted]
+    batches = iter(window_dataset(read, schedule, windows[0]).iter_batches(batch_size=None, batch_format="pyarrow"))
+    first = len(next(batches))
+    before = len(turns)
+    time.sleep(10 * TURN)
+    assert len(turns) - before <= 11
+    assert first + sum(len(table) for table in batches) == 80  # a row a step and worker
