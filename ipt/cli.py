@@ -105,6 +105,23 @@ def understand(
     raise typer.Exit(int(failed))
 
 
+@app.command()
+def serve(
+    model: Model = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, where there is one.")] = True,
+) -> None:
+    """Serve a page on which to restore photographs, on this computer, until it is interrupted."""
+    try:
+        from ipt.page.serve import serve_page
+
+        serve_page(lambda: _load(model, device), model, host, port, browser)
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+
+
 def restore_files(
     model: InstructIPT, files: list[tuple[Path, Path]], request: Request, progress: bool
 ) -> Iterator[Report]:

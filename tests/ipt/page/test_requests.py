@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from pipelines.serving.requests import Order, RequestError, read_body, read_order
+from ipt.page.requests import Order, RequestError, read_body, read_order
 
 FORM = "multipart/form-data; boundary=b"
 

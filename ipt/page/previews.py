@@ -1,0 +1,47 @@
+"""What a browser is shown of a photograph: the picture itself where it can show that, else one made for it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from ipt.photos.photo import Photo, encode_photo
+
+LONGEST = 2560  # pixels, side of what is shown of a larger picture while the whole of it is looked at
+_SHOWN = ("JPEG", "PNG", "WEBP", "BMP")
+
+
+def browsers_show(photo: Photo) -> bool:
+    """Whether a browser shows the file itself as it is: a common format of 8 bits."""
+    return photo.format in _SHOWN and photo.levels.dtype == np.uint8
+
+
+def preview(photo: Photo, levels: np.ndarray) -> tuple[bytes, str]:
+    """An 8-bit picture of `levels`, of the type and shape of `photo.levels`, for a browser, and its media type.
+
+    Of what browsers show themselves, with sides up to LONGEST, as JPEG, or PNG where there is transparency; of TIFF and
+    16 bits all pixels, as PNG. The colour profile goes along, nothing else does.
+    """
+    alpha = photo.alpha
+    if levels.dtype == np.uint16:
+        levels, alpha = ((band >> 8).astype(np.uint8) if band is not None else None for band in (levels, alpha))
+    whole = not browsers_show(photo)
+    if not whole:
+        levels, alpha = (_fitted(band) if band is not None else None for band in (levels, alpha))
+    kind = "PNG" if whole or alpha is not None else "JPEG"
+    plain = dataclasses.replace(
+        photo, levels=levels, alpha=alpha, format=kind, exif=None, xmp=None, dpi=None, pieces=()
+    )
+    return encode_photo(plain, levels), f"image/{kind.lower()}"
+
+
+def _fitted(band: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C) with its longer side at most LONGEST."""
+    height, width = band.shape[:2]
+    scale = LONGEST / max(height, width)
+    if scale >= 1:
+        return band
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return cv2.resize(band, size, interpolation=cv2.INTER_AREA)
