@@ -5,7 +5,6 @@ import asyncio
 import json
 import traceback
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from concurrent.futures import Future
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +126,7 @@ def _add_look(app: "FastAPI", workshop: Workshop, max_body: int) -> None:
     )
     async def answer_look(request: Request) -> Response:
         order = await _read(request, max_body)
-        look = await asyncio.wrap_future(workshop.look(order.image))
+        look = await workshop.look(order.image)
         content, kind = look.preview
         facts = {"Width": look.width, "Height": look.height, "Format": look.format, "Bits": look.bits}
         return Response(content, media_type=kind, headers={f"X-{name}": str(fact) for name, fact in facts.items()})
@@ -167,32 +166,25 @@ async def _read(request: "Request", max_body: int) -> Order:
 
 async def _outcome(workshop: Workshop, job: Job, request: "Request") -> Outcome | None:
     """What becomes of a job; None, and the job is given up, where its sender has gone."""
-    future = workshop.submit(job)
-    try:
-        waited = asyncio.wrap_future(future)
-        while not (await asyncio.wait({waited}, timeout=_LOOKS))[0]:
+    with workshop.submit(job) as future:
+        while not (await asyncio.wait({future}, timeout=_LOOKS))[0]:
             if await request.is_disconnected():
                 return None
-        return waited.result()
-    finally:
-        workshop.leave(job, future)
+        return future.result()
 
 
 async def _progress(workshop: Workshop, job: Job, model: str) -> AsyncIterator[bytes]:
     """Lines of JSON while a job goes on, then what became of it; a sender that goes ends this, and so the job."""
-    future = workshop.submit(job)
-    try:
+    with workshop.submit(job) as future:
         last: dict[str, Any] = {}
         while not future.done():
             now = _how_far(workshop, job)
             if now != last:
                 yield _line(now)
             last = now
-            await asyncio.wait({asyncio.wrap_future(future)}, timeout=_LOOKS)
+            await asyncio.wait({future}, timeout=_LOOKS)
         for piece in _last_pieces(future, model):
             yield piece
-    finally:
-        workshop.leave(job, future)
 
 
 def _how_far(workshop: Workshop, job: Job) -> dict[str, Any]:
@@ -201,7 +193,7 @@ def _how_far(workshop: Workshop, job: Job) -> dict[str, Any]:
     return {"waiting": workshop.ahead(job)}
 
 
-def _last_pieces(future: Future[Outcome], model: str) -> list[bytes]:
+def _last_pieces(future: asyncio.Future[Outcome], model: str) -> list[bytes]:
     try:
         outcome = future.result()
     except RequestError as refusal:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +26,6 @@ from ipt.restoring.tiles import spans
 _NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
 
 
-class AbandonedError(Exception):
-    """Nobody waits for this picture any more."""
-
-
 @dataclass(eq=False)
 class Job:
     """An order and how far it is; `tile` of `tiles` is at work from 1 on, both are 0 before that."""
@@ -39,9 +38,9 @@ class Job:
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise AbandonedError where nobody waits any more."""
+        """Raise a RequestError where nobody waits any more, or nobody may."""
         if self.cancelled.is_set():
-            raise AbandonedError
+            raise RequestError(503, "the picture was given up, because the service is stopping")
 
     def begin_tile(self) -> None:
         """Count a tile, before its work."""
@@ -81,24 +80,28 @@ class Workshop:
         self._looking = ThreadPoolExecutor(1, "looking")
         self._inside: list[Job] = []  # changed by the thread of the event loop alone
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Put a job at the end; its outcome, or a RequestError for what is wrong with it, AbandonedError if cancelled."""
-        self._inside.append(job)
-        return self._restoring.submit(self._restore, job)
+    @contextmanager
+    def submit(self, job: Job) -> Iterator[asyncio.Future[Outcome]]:
+        """Put a job at the end; in the block its outcome may be waited for, or a RequestError for what is wrong with it.
 
-    def leave(self, job: Job, future: Future[Outcome]) -> None:
-        """Nobody waits for a job any more, whether it is done or not: it ends before its next tile."""
-        job.cancelled.set()
-        future.cancel()
-        self._inside.remove(job)
+        After the block nobody waits for it any more: a job that is not done ends before its next tile.
+        """
+        self._inside.append(job)
+        future = asyncio.wrap_future(self._restoring.submit(self._restore, job))
+        try:
+            yield future
+        finally:
+            job.cancelled.set()
+            future.cancel()
+            self._inside.remove(job)
 
     def ahead(self, job: Job) -> int:
         """How many jobs come before this one."""
         return self._inside.index(job)
 
-    def look(self, image: bytes) -> Future[Look]:
+    async def look(self, image: bytes) -> Look:
         """Read a picture, beside what is restored; RequestErrors as for a job."""
-        return self._looking.submit(self._look, image)
+        return await asyncio.get_running_loop().run_in_executor(self._looking, self._look, image)
 
     def close(self) -> None:
         """Give up all that is inside."""

@@ -10,6 +10,7 @@ const pictures = [];
 const queue = []; // of pictures; the first is at work
 let current = null;
 let limits = null;
+let working = false;
 
 // ---- pictures come and go
 
@@ -97,10 +98,11 @@ function enqueue(some) {
     queue.push(picture);
   }
   render();
-  if (queue.length && queue[0].state !== "working") work();
+  if (!working) work();
 }
 
 async function work() {
+  working = true;
   while (queue.length) {
     const picture = queue[0];
     picture.state = "working";
@@ -118,17 +120,19 @@ async function work() {
     } catch (error) {
       fail(picture, error);
     }
-    if (queue[0] === picture) queue.shift(); // else it was given up
+    queue.shift();
     render();
+    if (picture === current) viewer.bringIntoView();
   }
+  working = false;
 }
 
 function keep(picture, { told, restored, preview }) {
-  for (const url of [picture.after, picture.wholeAfter]) if (url) URL.revokeObjectURL(url);
+  for (const url of [picture.after, picture.restored]) if (url) URL.revokeObjectURL(url);
   picture.told = told;
-  picture.restored = restored;
+  picture.restored = address(picture, restored);
   picture.after = address(picture, preview);
-  picture.wholeAfter = picture.whole === picture.shown ? picture.after : address(picture, restored);
+  picture.wholeAfter = picture.whole === picture.shown ? picture.after : picture.restored;
   picture.state = "done";
 }
 
@@ -142,7 +146,7 @@ function leaveQueue(picture) {
 
 function download(picture) {
   const link = document.createElement("a");
-  link.href = address(picture, picture.restored);
+  link.href = picture.restored;
   link.download = picture.name;
   link.click();
 }
@@ -207,7 +211,9 @@ function render() {
   $("name").textContent = current.name;
   $("facts").textContent = current.look ? words.facts(current.look) : "";
   $("zoom").disabled = !current.look;
-  if (!current.look && current.state === "failed") return viewer.hide();
+  const unseen = !current.look && current.state === "failed";
+  $("problem").classList.toggle("unseen-picture", unseen);
+  if (unseen) return viewer.hide();
   viewer.show({
     key: current.item, alt: current.name, width: current.look?.width ?? 3, height: current.look?.height ?? 2,
     before: current.shown, after: current.after, wholeBefore: current.whole, wholeAfter: current.wholeAfter,
@@ -318,9 +324,11 @@ function chip(task) {
   return label;
 }
 
+$("promise").textContent = words.promise(location.hostname);
 try {
   limits = await service.about();
   document.querySelector(".chips").append(...limits.tasks.map(chip));
+  $("known").textContent = `It knows ${limits.tasks.map(words.noun).join(", ")}. One picture or many, of any size.`;
   $("files").accept = limits.suffixes.join(",");
   $("accepted").textContent = `${limits.suffixes.map((suffix) => suffix.slice(1).toUpperCase()).join(", ")}; or paste one.`;
 } catch (error) {

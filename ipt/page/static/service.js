@@ -25,7 +25,7 @@ export async function restore(file, wish, signal, tell) {
   const bytes = new Bytes(answer.body.getReader());
   for (;;) {
     const line = JSON.parse(await bytes.line());
-    if (line.error) throw new Error(line.error);
+    if (line.error) throw new Error(plain(line.error));
     if (!line.done) {
       tell(line);
       continue;
@@ -53,8 +53,11 @@ async function ask(path, request) {
   }
   if (answer.ok) return answer;
   const { error } = await answer.json().catch(() => ({}));
-  throw new Error(error ?? `The service answers ${answer.status}.`);
+  throw new Error(error ? plain(error) : `The service answers ${answer.status}.`);
 }
+
+// "image: cannot be read ..." names the field; a person sees which picture is meant.
+const plain = (error) => error.replace(/^image: /, "").replace(/^./, (first) => first.toUpperCase());
 
 // A stream that is read by lines, then by numbers of bytes.
 class Bytes {

@@ -10,7 +10,7 @@ let zoomed = false;
 export function show(shown) {
   const other = now?.key !== shown.key;
   now = shown;
-  if (other) unzoom();
+  if (other) setZoom(false);
   viewer.hidden = false;
   viewer.classList.toggle("compared", Boolean(shown.after));
   viewer.classList.toggle("reading", !shown.before);
@@ -24,8 +24,12 @@ export function hide() {
   viewer.hidden = true;
 }
 
-export function unzoom() {
-  setZoom(false);
+// On a small screen the button that asks for the work stands far below the picture.
+export function bringIntoView() {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (viewer.getBoundingClientRect().bottom < innerHeight / 4) {
+    viewer.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "nearest" });
+  }
 }
 
 export function setZoom(on) {

@@ -4,13 +4,14 @@ export const noun = (task) => (task === "clean" ? "nothing (clean)" : task.start
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 const list = (tasks) => tasks.map(noun).join(" and ");
+const wanted = (tasks) => tasks.map((task) => (task.startsWith("de") ? `remove ${noun(task)}` : task)).join(" and ");
 const does = (tasks) => (tasks.every((task) => task.startsWith("de")) ? "removed" : "worked on");
 
 export function sentence(told) {
   const { tasks, by, understood, probabilities, unchanged } = told;
   const same = tasks.length && unchanged ? " There was nothing to change: it is as it came." : "";
   if (by === "task") return `It ${does(tasks)} ${list(tasks)}, as you chose.${same}`;
-  if (by === "instruction") return `It understood: ${list(tasks)}.${same}`;
+  if (by === "instruction") return `It understood you: ${wanted(tasks)}.${same}`;
   const unclear = understood ? "Your words were not clear to it, so the picture decided. " : "";
   const [likely, sure] = ranked(probabilities)[0];
   if (tasks.length) return `${unclear}It saw ${noun(likely)} (${percent(sure)} sure) and ${does(tasks)} it.${same}`;
@@ -28,13 +29,21 @@ export const whose = (told) => (told.by === "instruction" ? "What it read in you
 export function howFar({ waiting, tile, tiles, tasks }) {
   if (waiting) return `${waiting} ${waiting === 1 ? "picture is" : "pictures are"} before it`;
   if (!tile) return "Looking at it";
-  return `Working on ${list(tasks)}` + (tiles > 1 ? `, piece ${tile} of ${tiles}` : "");
+  const doing = does(tasks) === "removed" ? "Removing" : "Working on";
+  return `${doing} ${list(tasks)}` + (tiles > 1 ? `, ${tile} of ${tiles}` : "");
 }
 
 export function facts({ width, height, format, bits }) {
   const millions = (width * height) / 1e6;
   const size = millions >= 1 ? ` (${millions.toFixed(millions < 10 ? 1 : 0)} megapixels)` : "";
   return `${width} × ${height}${size}, ${format}${bits > 8 ? `, ${bits} bits` : ""}`;
+}
+
+export function promise(host) {
+  const here = ["localhost", "127.0.0.1", "[::1]"].includes(host);
+  return here
+    ? "Pictures stay on this computer and are forgotten with this page."
+    : `Pictures go to ${host} alone and are forgotten with this page.`;
 }
 
 export { percent };
