@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipt.page.answers import json_answer, picture_answer, refused, tell
+from ipt.page.answers import picture_answer, refused, tell
 from ipt.page.guard import Guard
 from ipt.page.jobs import Job, Outcome, Workshop
 from ipt.page.requests import Order, RequestError, read_body, read_order
@@ -139,9 +139,10 @@ def _add_restore(app: "FastAPI", workshop: Workshop, model: str, max_body: int) 
     @app.post(
         "/restore",
         summary="Restore a picture",
-        description="Answers a file of the same format, bit depth and metadata; what was done is in X-headers, or with "
-        f"`Accept: application/json` all is one object. With `Accept: {PROGRESS}` lines of JSON tell how far it is; the "
-        "last one, `done`, says which files follow it, and how many bytes each has.",
+        description="Answers a file of the same format, bit depth and metadata; what was done is in X-headers, or "
+        "with `Accept: application/json` all is one object. "
+        f"With `Accept: {PROGRESS}` lines of JSON tell how far it is; the last one, `done`, says which files follow it, "
+        "and how many bytes each has.",
         openapi_extra=_body({"image": _PICTURE} | _WISH),
         responses={200: {"content": {"image/*": {}, "application/json": {}, PROGRESS: {}}}, **_REFUSED},
         response_class=Response,

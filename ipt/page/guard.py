@@ -11,6 +11,7 @@ from ipt.page.answers import refused
 from ipt.page.requests import RequestError
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY = (
@@ -66,9 +67,9 @@ class Guard:
             raise RequestError(403, f"Host: '{host}' is not a name of this service; ask for it by its address")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise RequestError(403, f"Origin: pages of '{origin}' may not use this service")
-        if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            if headers.get("sec-fetch-mode") != "navigate":  # a link to the page is welcome
-                raise RequestError(403, "Sec-Fetch-Site: pages of other sites may not use this service")
+        elsewhere = origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link to the page is welcome
+            raise RequestError(403, "Sec-Fetch-Site: pages of other sites may not use this service")
 
     def _is_ours(self, name: str) -> bool:
         if name in self._names or name == "localhost":

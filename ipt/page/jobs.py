@@ -82,7 +82,7 @@ class Workshop:
 
     @contextmanager
     def submit(self, job: Job) -> Iterator[asyncio.Future[Outcome]]:
-        """Put a job at the end; in the block its outcome may be waited for, or a RequestError for what is wrong with it.
+        """Put a job at the end; in the block its outcome may be awaited, or a RequestError for what is wrong with it.
 
         After the block nobody waits for it any more: a job that is not done ends before its next tile.
         """

@@ -24,24 +24,22 @@ def preview(photo: Photo, levels: np.ndarray) -> tuple[bytes, str]:
     Of what browsers show themselves, with sides up to LONGEST, as JPEG, or PNG where there is transparency; of TIFF and
     16 bits all pixels, as PNG. The colour profile goes along, nothing else does.
     """
-    alpha = photo.alpha
-    if levels.dtype == np.uint16:
-        levels, alpha = ((band >> 8).astype(np.uint8) if band is not None else None for band in (levels, alpha))
     whole = not browsers_show(photo)
-    if not whole:
-        levels, alpha = (_fitted(band) if band is not None else None for band in (levels, alpha))
-    kind = "PNG" if whole or alpha is not None else "JPEG"
-    plain = dataclasses.replace(
-        photo, levels=levels, alpha=alpha, format=kind, exif=None, xmp=None, dpi=None, pieces=()
-    )
+    levels, *rest = (_shown(band, whole) for band in (levels, photo.alpha) if band is not None)
+    alpha = rest[0] if rest else None
+    kind = "PNG" if whole or rest else "JPEG"
+    bare = dataclasses.replace(photo, exif=None, xmp=None, dpi=None, pieces=())
+    plain = dataclasses.replace(bare, levels=levels, alpha=alpha, format=kind)
     return encode_photo(plain, levels), f"image/{kind.lower()}"
 
 
-def _fitted(band: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, C) with its longer side at most LONGEST."""
+def _shown(band: np.ndarray, whole: bool) -> np.ndarray:
+    """(H, W) or (H, W, C) of 8 or 16 bits as uint8; unless `whole`, with its longer side at most LONGEST."""
+    if band.dtype == np.uint16:
+        band = (band >> 8).astype(np.uint8)
     height, width = band.shape[:2]
     scale = LONGEST / max(height, width)
-    if scale >= 1:
+    if whole or scale >= 1:
         return band
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     return cv2.resize(band, size, interpolation=cv2.INTER_AREA)
