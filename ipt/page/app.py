@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ipt.page.answers import picture_answer, refused, tell
 from ipt.page.guard import Guard
 from ipt.page.jobs import Job, Outcome, Workshop
-from ipt.page.requests import Order, RequestError, read_body, read_order
+from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.photos.images import FORMATS, MAX_PIXELS
-from ipt.restoring.restore import STRENGTHS, check_wish
+from ipt.restoring.restore import STRENGTHS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -141,18 +141,15 @@ def _add_restore(app: "FastAPI", workshop: Workshop, model: str, max_body: int) 
         summary="Restore a picture",
         description="Answers a file of the same format, bit depth and metadata; what was done is in X-headers, or "
         "with `Accept: application/json` all is one object. "
-        f"With `Accept: {PROGRESS}` lines of JSON tell how far it is; the last one, `done`, says which files follow it, "
-        "and how many bytes each has.",
+        f"With `Accept: {PROGRESS}` lines of JSON tell how far it is; the last one, `done`, says which files follow "
+        "it, and how many bytes each has.",
         openapi_extra=_body({"image": _PICTURE} | _WISH),
         responses={200: {"content": {"image/*": {}, "application/json": {}, PROGRESS: {}}}, **_REFUSED},
         response_class=Response,
     )
     async def answer_restore(request: Request) -> Response:
         order = await _read(request, max_body)
-        try:
-            check_wish(workshop.model, order.task, order.instruction, order.strength)
-        except ValueError as error:
-            raise RequestError(400, str(error)) from error
+        check_order(workshop.model, order)
         if PROGRESS in request.headers.get("accept", ""):
             return StreamingResponse(_progress(workshop, Job(order, True), model), media_type=PROGRESS)
         outcome = await _outcome(workshop, Job(order), request)

@@ -9,6 +9,10 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ipt.model import InstructIPT
+from ipt.restoring.restore import check_strength
+from ipt.understanding.instruction import MAX_CHARACTERS
+
 if TYPE_CHECKING:  # starlette comes with the extra `page`
     from starlette.datastructures import Headers
     from starlette.requests import Request
@@ -78,6 +82,21 @@ async def read_order(headers: Headers, body: bytes) -> Order:
     if not image:
         raise RequestError(400, "image: missing or empty; expected an encoded picture such as PNG or JPEG")
     return Order(image, _text(fields, "task"), _text(fields, "instruction"), _strength(fields.get("strength")))
+
+
+def check_order(model: InstructIPT, order: Order) -> None:
+    """Raise a RequestError of 400 for what `restore_image` would refuse whatever the picture."""
+    words = order.instruction
+    try:
+        if order.task is not None and words is not None:
+            raise ValueError("expected a task or an instruction, got both")
+        if order.task is not None:
+            model.task_index(order.task)
+        if words is not None and len(words) > MAX_CHARACTERS:
+            raise ValueError(f"instruction: expected at most {MAX_CHARACTERS} characters, got {len(words)}")
+        check_strength(order.strength)
+    except ValueError as error:
+        raise RequestError(400, str(error)) from error
 
 
 def _read_json(body: bytes) -> dict[str, Any]:

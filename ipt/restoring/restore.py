@@ -18,7 +18,7 @@ from ipt.pixels import LEVELS
 from ipt.restoring.memory import affordable_tile, kept_memory
 from ipt.restoring.tiles import restore_in_tiles
 from ipt.understanding.estimator import estimate
-from ipt.understanding.instruction import MAX_CHARACTERS, understood_tasks
+from ipt.understanding.instruction import understood_tasks
 
 SURE = 0.5  # probability above which a picture is taken to have a damage
 STRENGTHS = (0.0, 1.5)
@@ -158,17 +158,6 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"image: expected at least one pixel, got {image.shape}")
     if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
         raise ValueError(f"image: expected values in [0, 1], got {image.min()} to {image.max()}")
-
-
-def check_wish(model: InstructIPT, task: str | None, instruction: str | None, strength: float) -> None:
-    """Raise ValueError for what `plan_restoration` and `restore_tasks` would refuse whatever the picture."""
-    if task is not None and instruction is not None:
-        raise ValueError("expected a task or an instruction, got both")
-    if task is not None:
-        model.task_index(task)
-    if instruction is not None and len(instruction) > MAX_CHARACTERS:
-        raise ValueError(f"instruction: expected at most {MAX_CHARACTERS} characters, got {len(instruction)}")
-    check_strength(strength)
 
 
 def check_strength(strength: float) -> None:

@@ -18,10 +18,9 @@ from starlette.responses import Response
 
 from ipt.network.precision import Precision
 from ipt.page.answers import json_answer, mime, picture_answer, refused, tell
-from ipt.page.requests import Order, RequestError, read_body, read_order
+from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.photos.images import ImageError, TooManyPixelsError
 from ipt.photos.photo import encode_photo, read_photo
-from ipt.restoring.restore import check_wish
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
@@ -172,10 +171,7 @@ class Service:
     async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
         """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
-        try:
-            check_wish(loaded.model, order.task, order.instruction, order.strength)
-        except ValueError as error:
-            raise RequestError(400, str(error)) from error
+        check_order(loaded.model, order)
         try:
             photo = await loop.run_in_executor(self._files, read_photo, order.image, self._settings.max_pixels)
         except TooManyPixelsError as error:

@@ -12,7 +12,7 @@ from ipt.network.backbone import ChannelAttention, GatedConvolution
 from ipt.network.modulation import merge, modulated_layers
 from ipt.pixels import LEVELS, from_unit, to_unit
 from ipt.restoring import restore
-from ipt.restoring.restore import Plan, check_image, check_wish, plan_restoration, restore_image, restore_tasks
+from ipt.restoring.restore import Plan, check_image, plan_restoration, restore_image, restore_tasks
 from ipt.understanding.instruction import MAX_CHARACTERS, InstructionModel
 
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -460,15 +460,3 @@ def test_best_quality_is_the_mean_over_the_picture_and_its_flips(model):
     assert not np.array_equal(best, one)
     turned_best = restore_image(model, np.ascontiguousarray(image[:, ::-1]), task="derain", quality="best")
     np.testing.assert_allclose(turned_best[:, ::-1], best, atol=1e-4)  # which way a picture is held changes nothing
-
-
-def test_wishes_are_refused_before_the_picture_is_read(model):
-    check_wish(model, None, None, 1.0)
-    for wish, reason in (
-        (("dance", None, 1.0), "unknown task"),
-        (("denoise", "remove the noise", 1.0), "got both"),
-        ((None, "a" * 2001, 1.0), "2000 characters"),
-        ((None, None, float("nan")), "strength"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            check_wish(model, *wish)
