@@ -1,6 +1,6 @@
 // What a person is told, in plain words.
 
-export const noun = (task) => (task === "clean" ? "nothing (clean)" : task.startsWith("de") ? task.slice(2) : task);
+export const noun = (task) => (task.startsWith("de") ? task.slice(2) : task);
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 const list = (tasks) => tasks.map(noun).join(" and ");
