@@ -26,6 +26,7 @@ _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 _LOOKS = 0.1  # seconds between two looks at how far a job is
 _GONE = 499  # the status of a request whose sender does not wait for the answer
 _BODY_SECONDS = 600.0
+_MISTAKE = "the service made a mistake; its window has the reason"
 _PICTURE = {"type": "string", "format": "binary", "description": "A JPEG, PNG, WebP, TIFF or BMP file."}
 _WISH = {
     "task": {"type": "string", "description": "What to do, by name. With neither this nor words, the picture decides."},
@@ -81,6 +82,10 @@ def _add_errors(app: "FastAPI") -> None:
     async def refuse_path(request: Request, error: HTTPException) -> "Response":
         return refused(RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
 
+    @app.exception_handler(Exception)
+    async def own_mistake(request: Request, error: Exception) -> "Response":  # whose traceback is printed
+        return refused(RequestError(500, _MISTAKE))
+
 
 def _add_page(app: "FastAPI") -> None:
     from starlette.responses import Response
@@ -128,8 +133,9 @@ def _add_look(app: "FastAPI", workshop: Workshop, max_body: int) -> None:
         order = await _read(request, max_body)
         look = await workshop.look(order.image)
         content, kind = look.preview
-        facts = {"Width": look.width, "Height": look.height, "Format": look.format, "Bits": look.bits}
-        return Response(content, media_type=kind, headers={f"X-{name}": str(fact) for name, fact in facts.items()})
+        facts = {name: str(getattr(look, name)) for name in ("width", "height", "format", "bits")}
+        facts["shown"] = "file" if look.shows_file else "preview"  # of which all pixels can be seen
+        return Response(content, media_type=kind, headers={f"X-{name}": fact for name, fact in facts.items()})
 
 
 def _add_restore(app: "FastAPI", workshop: Workshop, model: str, max_body: int) -> None:
@@ -166,6 +172,7 @@ async def _outcome(workshop: Workshop, job: Job, request: "Request") -> Outcome 
     """What becomes of a job; None, and the job is given up, where its sender has gone."""
     with workshop.submit(job) as future:
         while not (await asyncio.wait({future}, timeout=_LOOKS))[0]:
+            job.check()  # its last tile may take longer than a service that stops has time
             if await request.is_disconnected():
                 return None
         return future.result()
@@ -175,13 +182,13 @@ async def _progress(workshop: Workshop, job: Job, model: str) -> AsyncIterator[b
     """Lines of JSON while a job goes on, then what became of it; a sender that goes ends this, and so the job."""
     with workshop.submit(job) as future:
         last: dict[str, Any] = {}
-        while not future.done():
+        while not (future.done() or job.cancelled.is_set()):
             now = _how_far(workshop, job)
             if now != last:
                 yield _line(now)
             last = now
             await asyncio.wait({future}, timeout=_LOOKS)
-        for piece in _last_pieces(future, model):
+        for piece in _last_pieces(job, future, model):
             yield piece
 
 
@@ -191,14 +198,15 @@ def _how_far(workshop: Workshop, job: Job) -> dict[str, Any]:
     return {"waiting": workshop.ahead(job)}
 
 
-def _last_pieces(future: asyncio.Future[Outcome], model: str) -> list[bytes]:
+def _last_pieces(job: Job, future: asyncio.Future[Outcome], model: str) -> list[bytes]:
     try:
+        job.check()
         outcome = future.result()
     except RequestError as refusal:
         return [_line({"error": str(refusal), "status": refusal.status})]
     except Exception:  # a mistake of ours: told to whoever runs the service
         traceback.print_exc()
-        return [_line({"error": "the service made a mistake; its window has the reason", "status": 500})]
+        return [_line({"error": _MISTAKE, "status": 500})]
     sent = {"restored": (outcome.content, outcome.kind)} | ({"preview": outcome.preview} if outcome.preview else {})
     told = tell(outcome.plan, model) | {"unchanged": outcome.unchanged}
     told["files"] = [{"name": name, "type": kind, "bytes": len(content)} for name, (content, kind) in sent.items()]

@@ -15,7 +15,7 @@ import numpy as np
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.page.answers import mime
-from ipt.page.previews import preview
+from ipt.page.previews import browsers_show, preview
 from ipt.page.requests import Order, RequestError
 from ipt.photos.images import MAX_PIXELS, ImageError, TooManyPixelsError
 from ipt.photos.photo import Photo, encode_photo, read_photo
@@ -61,12 +61,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Look:
-    """What a picture is, and what a browser is shown of it."""
+    """What a picture is, and what a browser is shown of it; whether it shows the file itself as well."""
 
     width: int
     height: int
     format: str
     bits: int
+    shows_file: bool
     preview: tuple[bytes, str]
 
 
@@ -113,7 +114,8 @@ class Workshop:
     def _look(self, image: bytes) -> Look:
         photo = self._read(image)
         height, width = photo.levels.shape[:2]
-        return Look(width, height, photo.format, photo.levels.itemsize * 8, preview(photo, photo.levels))
+        shown = preview(photo, photo.levels)
+        return Look(width, height, photo.format, photo.levels.itemsize * 8, browsers_show(photo), shown)
 
     def _restore(self, job: Job) -> Outcome:
         job.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -10,8 +11,13 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from importlib.util import find_spec
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from ipt.model import InstructIPT
+
+if TYPE_CHECKING:
+    import uvicorn
 
 INSTALL = "pip install 'instruct-ipt[page]'"
 MAX_BODY = 400_000_000  # bytes; a picture of 60 megapixels and 16 bits, not compressed, has 360 million
@@ -33,22 +39,30 @@ def serve_page(load: Callable[[], InstructIPT], name: str, host: str, port: int,
 
     with _listen(host, port) as listener:
         workshop = Workshop(load())
-        app = create_app(workshop, name, MAX_BODY, names={host, socket.gethostname()})
+        here = socket.gethostname()
+        app = create_app(workshop, name, MAX_BODY, names={host, here, f"{here}.local"})
         address = _address(host, listener.getsockname()[1])
         print(f"ipt: restoring photographs at {address} (Ctrl+C ends it)", flush=True)
         if not _only_here(host):
             print(f"ipt: {host}: whoever reaches this computer can use the page", file=sys.stderr)
         if browser and _has_browser():
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS)
-        )
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:  # that is how it ends
-            pass
-        finally:
-            workshop.close()
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS)
+        with contextlib.suppress(KeyboardInterrupt):  # that is how it ends
+            _server(config, workshop.close).run(sockets=[listener])
+        workshop.close()
+
+
+def _server(config: uvicorn.Config, before_exit: Callable[[], None]) -> uvicorn.Server:
+    """A server that, once interrupted, calls `before_exit` before it waits for the requests that are inside."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            before_exit()
+            super().handle_exit(sig, frame)
+
+    return Server(config)
 
 
 def check_extra() -> None:

@@ -5,7 +5,6 @@ import * as viewer from "./viewer.js";
 import * as words from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const SHOWN = ["JPEG", "PNG", "WEBP", "BMP"]; // what a browser shows itself, with 8 bits
 const pictures = [];
 const queue = []; // of pictures; the first is at work
 let current = null;
@@ -34,8 +33,8 @@ function read(picture) {
       check(picture.file);
       const look = await service.look(picture.file, picture.aborting.signal);
       picture.look = look;
-      picture.shown = address(picture, look.shown);
-      picture.whole = SHOWN.includes(look.format) && look.bits === 8 ? address(picture, picture.file) : picture.shown;
+      picture.shown = address(picture, look.preview);
+      picture.whole = look.showsFile ? address(picture, picture.file) : picture.shown;
       picture.state = "ready";
     } catch (error) {
       fail(picture, error);
@@ -132,7 +131,7 @@ function keep(picture, { told, restored, preview }) {
   picture.told = told;
   picture.restored = address(picture, restored);
   picture.after = address(picture, preview);
-  picture.wholeAfter = picture.whole === picture.shown ? picture.after : picture.restored;
+  picture.wholeAfter = picture.look.showsFile ? picture.restored : picture.after;
   picture.state = "done";
 }
 

@@ -10,8 +10,9 @@ export async function about() {
 export async function look(file, signal) {
   const answer = await ask("look", { method: "POST", body: form(file, {}), signal });
   const fact = (name) => answer.headers.get(`X-${name}`);
-  const shown = await answer.blob();
-  return { shown, width: +fact("Width"), height: +fact("Height"), format: fact("Format"), bits: +fact("Bits") };
+  const preview = await answer.blob();
+  const [width, height, bits] = ["Width", "Height", "Bits"].map((name) => +fact(name));
+  return { preview, width, height, bits, format: fact("Format"), showsFile: fact("Shown") === "file" };
 }
 
 // Restores a picture and tells meanwhile how far it is; `signal` gives it up.

@@ -10,11 +10,15 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from ipt.page.app import PROGRESS
 from ipt.page.guard import HEADERS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration, restore_image
+
+
+HERE = "http://127.0.0.1:8000"
 
 
 def restore(client, image, headers=None, **wish):
@@ -130,11 +134,15 @@ def test_progress_by_tile_then_the_files(client, model, encoded, monkeypatch):
     assert read_photo(files["preview"]).levels.shape == wanted.shape
 
 
-def test_a_mistake_of_ours_is_told_in_the_stream_without_its_reason(client, encoded, monkeypatch, capsys):
+def test_a_mistake_of_ours_is_told_without_its_reason(client, encoded, monkeypatch, capsys):
     def fails(*_, **__):
         raise KeyError("secret")
 
     monkeypatch.setattr("ipt.page.jobs.restore_tasks", fails)
+    calm = TestClient(client.app, base_url=HERE, raise_server_exceptions=False)
+    plain = restore(calm, encoded(), task="derain")
+    assert (plain.status_code, list(plain.json())) == (500, ["error"])
+    assert b"secret" not in plain.content
     answer = restore(client, encoded(), {"Accept": PROGRESS}, task="derain")
     assert json.loads(answer.content.splitlines()[-1])["status"] == 500
     assert b"secret" not in answer.content
@@ -145,14 +153,15 @@ def test_a_look_tells_what_a_picture_is_and_shows_it(client, encoded):
     wide = np.random.default_rng(0).integers(0, 65536, (20, 28, 3), np.uint16)
     picture = cv2.imencode(".tif", wide)[1].tobytes()
     answer = client.post("/look", files={"image": picture})
-    assert [answer.headers[f"x-{name}"] for name in ("width", "height", "format", "bits")] == ["28", "20", "TIFF", "16"]
+    facts = [answer.headers[f"x-{name}"] for name in ("width", "height", "format", "bits", "shown")]
+    assert facts == ["28", "20", "TIFF", "16", "preview"]
     assert answer.headers["content-type"] == "image/png"
     assert np.array_equal(read_photo(answer.content).levels, (wide[..., ::-1] >> 8).astype(np.uint8))
 
 
 def test_a_look_at_a_large_picture_is_smaller(client, encoded):
     answer = client.post("/look", files={"image": encoded("JPEG", size=(4000, 100), quality=30)})
-    assert (answer.headers["x-width"], answer.headers["content-type"]) == ("4000", "image/jpeg")
+    assert [answer.headers[name] for name in ("x-width", "x-shown", "content-type")] == ["4000", "file", "image/jpeg"]
     assert read_photo(answer.content).levels.shape == (64, 2560, 3)
     clear = client.post("/look", files={"image": encoded(mode="RGBA")})
     assert clear.headers["content-type"] == "image/png"

@@ -1,8 +1,10 @@
 """The command `ipt serve`: what it says where it cannot serve, its address, and when it opens a browser."""
 
+import signal
 import socket
 
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 from ipt import save_model
@@ -68,6 +70,13 @@ def test_the_address_is_printed_and_opened_where_there_is_a_screen(command, serv
     monkeypatch.setattr(serve.sys, "platform", "linux")
     assert command("--model", "model", "--port", "0").exit_code == 0
     assert served == [address]
+
+
+def test_an_interruption_gives_up_what_is_inside_first():
+    done = []
+    server = serve._server(uvicorn.Config(None), lambda: done.append(server.should_exit))
+    server.handle_exit(signal.SIGINT, None)
+    assert (done, server.should_exit) == ([False], True)
 
 
 def test_a_host_that_others_reach_is_warned_of(command, served):
