@@ -17,7 +17,6 @@ from ipt.page.guard import HEADERS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration, restore_image
 
-
 HERE = "http://127.0.0.1:8000"
 
 
