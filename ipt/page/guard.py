@@ -35,11 +35,13 @@ class Guard:
 
     A browser sends along for which host it asks and whose page asks. A host that is neither an address, nor localhost,
     nor one of `names`, is a name that somebody else has pointed here (DNS rebinding); an origin that is not the host is
-    another site's page. Programs that are no browsers send no origin and are served.
+    another site's page. Programs that are no browsers send no origin and are served. With `names` None any host is
+    ours, as behind a proxy that knows them.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
-        self._app, self._names = app, {name.lower() for name in names}
+    def __init__(self, app: ASGIApp, names: Collection[str] | None = ()) -> None:
+        self._app = app
+        self._names = None if names is None else {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,7 +74,7 @@ class Guard:
             raise RequestError(403, "Sec-Fetch-Site: pages of other sites may not use this service")
 
     def _is_ours(self, name: str) -> bool:
-        if name in self._names or name == "localhost":
+        if self._names is None or name in self._names or name == "localhost":
             return True
         try:
             ipaddress.ip_address(name)

@@ -15,10 +15,10 @@ import numpy as np
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.page.answers import mime
-from ipt.page.previews import browsers_show, preview
+from ipt.page.pictures import Look, look, preview, read_picture
 from ipt.page.requests import Order, RequestError
-from ipt.photos.images import MAX_PIXELS, ImageError, TooManyPixelsError
-from ipt.photos.photo import Photo, encode_photo, read_photo
+from ipt.photos.images import MAX_PIXELS
+from ipt.photos.photo import Photo, encode_photo
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
@@ -59,24 +59,12 @@ class Outcome:
     preview: tuple[bytes, str] | None
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a picture is, and what a browser is shown of it; whether it shows the file itself as well."""
-
-    width: int
-    height: int
-    format: str
-    bits: int
-    shows_file: bool
-    preview: tuple[bytes, str]
-
-
 class Workshop:
     """A model at work on one picture after the other, in the order they come, each in the worker's thread."""
 
     def __init__(self, model: InstructIPT, max_pixels: int = MAX_PIXELS, precision: Precision = "auto") -> None:
         self.model = model
-        self._max_pixels, self._precision = max_pixels, precision
+        self.max_pixels, self._precision = max_pixels, precision
         self._restoring = ThreadPoolExecutor(1, "restoring")
         self._looking = ThreadPoolExecutor(1, "looking")
         self._inside: list[Job] = []  # changed by the thread of the event loop alone
@@ -102,7 +90,7 @@ class Workshop:
 
     async def look(self, image: bytes) -> Look:
         """Read a picture, beside what is restored; RequestErrors as for a job."""
-        return await asyncio.get_running_loop().run_in_executor(self._looking, self._look, image)
+        return await asyncio.get_running_loop().run_in_executor(self._looking, look, image, self.max_pixels)
 
     def close(self) -> None:
         """Give up all that is inside."""
@@ -111,15 +99,9 @@ class Workshop:
         for executor in (self._restoring, self._looking):
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, image: bytes) -> Look:
-        photo = self._read(image)
-        height, width = photo.levels.shape[:2]
-        shown = preview(photo, photo.levels)
-        return Look(width, height, photo.format, photo.levels.itemsize * 8, browsers_show(photo), shown)
-
     def _restore(self, job: Job) -> Outcome:
         job.check()
-        photo = self._read(job.order.image)
+        photo = read_picture(job.order.image, self.max_pixels)
         try:
             return self._restore_photo(job, photo)
         except ValueError as error:  # what only reading the instruction shows
@@ -154,11 +136,3 @@ class Workshop:
         shown = preview(photo, restored) if job.with_preview else None
         content = order.image if unchanged else encode_photo(photo, restored)  # as it came, to the byte
         return Outcome(content, mime(photo), plan, unchanged, shown)
-
-    def _read(self, image: bytes) -> Photo:
-        try:
-            return read_photo(image, self._max_pixels)
-        except TooManyPixelsError as error:
-            raise RequestError(413, str(error)) from error
-        except ImageError as error:
-            raise RequestError(422, str(error)) from error

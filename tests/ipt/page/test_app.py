@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from ipt.page.app import PROGRESS
 from ipt.page.guard import HEADERS
+from ipt.page.routes import PROGRESS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration, restore_image
 

@@ -1,16 +1,49 @@
-"""What a browser is shown of a photograph: the picture itself where it can show that, else one made for it."""
+"""From the bytes that came to a photograph, and to what a browser is shown of it: itself, or a picture made for it."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from ipt.photos.photo import Photo, encode_photo
+from ipt.page.requests import RequestError
+from ipt.photos.images import ImageError, TooManyPixelsError
+from ipt.photos.photo import Photo, encode_photo, read_photo
 
 LONGEST = 2560  # pixels, side of what is shown of a larger picture while the whole of it is looked at
 _SHOWN = ("JPEG", "PNG", "WEBP", "BMP")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a picture is, and what a browser is shown of it; whether it shows the file itself as well."""
+
+    width: int
+    height: int
+    format: str
+    bits: int
+    shows_file: bool
+    preview: tuple[bytes, str]
+
+
+def read_picture(image: bytes, max_pixels: int) -> Photo:
+    """Read what came; a RequestError of 413 for more than `max_pixels`, of 422 for what `read_photo` refuses."""
+    try:
+        return read_photo(image, max_pixels)
+    except TooManyPixelsError as error:
+        raise RequestError(413, str(error)) from error
+    except ImageError as error:
+        raise RequestError(422, str(error)) from error
+
+
+def look(image: bytes, max_pixels: int) -> Look:
+    """Read what came to be looked at; raises the RequestErrors of `read_picture`."""
+    photo = read_picture(image, max_pixels)
+    height, width = photo.levels.shape[:2]
+    shown = preview(photo, photo.levels)
+    return Look(width, height, photo.format, photo.levels.itemsize * 8, browsers_show(photo), shown)
 
 
 def browsers_show(photo: Photo) -> bool:
