@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from ipt.network.config import CLEAN
+from ipt.reports import print_reports, printable
 
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
     from io import TextIOWrapper
@@ -187,6 +187,23 @@ def export(
         raise typer.Exit(130) from None
 
 
+@app.command()
+def serve(
+    model: Model = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    device: Device = "auto",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, where there is one.")] = True,
+) -> None:
+    """Serve a page on which to restore photographs, on this computer, until it is interrupted."""
+    try:
+        from ipt.page.serve import serve_page
+
+        serve_page(lambda: _load(model, device), model, host, port, browser)
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+
+
 def restore_files(
     model: InstructIPT, files: list[tuple[Path, Path]], request: Request, progress: bool
 ) -> Iterator[Report]:
@@ -198,54 +215,6 @@ def restore_files(
 
     bar = track(files, "restoring", console=Console(stderr=True), disable=not progress)
     return (restore_file(model, source, target, request) for source, target in bar)
-
-
-def print_reports(reports: Iterable[Report], as_json: bool) -> int:
-    """Print a line for each file as it is done; the exit status: 1 where a file failed, else 0."""
-    failed = 0
-    for report in reports:
-        failed += report.status == "failed"
-        if as_json:
-            print(report.to_json(), flush=True)
-        elif report.status == "failed":
-            print(printable(f"{report.file}: failed: {report.error}"), file=sys.stderr, flush=True)
-        else:
-            print(printable(f"{report.file}: {describe(report)}"), flush=True)
-    if failed:
-        print(f"ipt: {failed} file{'s' if failed > 1 else ''} could not be restored", file=sys.stderr)
-    return int(failed > 0)
-
-
-def printable(text: str) -> str:
-    """The text with what no terminal shows, such as a file name that is not UTF-8, spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def describe(report: Report) -> str:
-    """What became of a file that did not fail, in words."""
-    if report.status == "skipped":
-        return f"skipped, {report.output} is there already (--overwrite replaces it)"
-    if report.by == "instruction":
-        why = f"understood: {', '.join(report.understood or ())}"
-    elif report.by == "blind":
-        why = _seen(report)
-    else:
-        why = "as asked"
-    done = ", ".join(report.tasks)
-    if report.status == "unchanged":
-        done = f"left as it is, nothing to {done}" if report.tasks else "left as it is"
-    return f"{done} ({why}), {report.width} x {report.height}, {report.seconds:.1f} s -> {report.output}"
-
-
-def _seen(report: Report) -> str:
-    likely = max(report.probabilities, key=report.probabilities.__getitem__)
-    sure = f"{report.probabilities[likely]:.0%}"
-    unclear = "instruction not understood; " if report.understood == () else ""
-    if report.tasks:
-        return f"{unclear}the picture needs it, {sure} sure"
-    if likely == CLEAN:
-        return f"{unclear}the picture looks clean, {sure} sure"
-    return f"{unclear}not sure what the picture needs; most likely {likely}, {sure}"
 
 
 def _load(model: str, device: str) -> InstructIPT:

@@ -19,8 +19,9 @@ import ray
 import ray.data
 import torch
 
-from ipt.cli import DEFAULT_MODEL, STOPPED, print_reports
+from ipt.cli import DEFAULT_MODEL, STOPPED
 from ipt.model import InstructIPT
+from ipt.reports import print_reports
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
 from pipelines.cluster.connection import connected
 from pipelines.common.stage import run

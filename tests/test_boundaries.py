@@ -64,6 +64,19 @@ def test_the_model_knows_neither_the_pipeline_nor_the_damage():
     assert offenders(files("ipt"), *others) == []
 
 
+def test_the_core_works_without_the_extra_page():
+    """Only the room of the page imports what its extra brings, inside of functions."""
+    extra = ("fastapi", "starlette", "uvicorn", "python_multipart")
+    page = [path for path in files("ipt") if path.parent.name == "page"]
+    assert offenders([path for path in files("ipt") if path not in page], *extra) == []
+    assert offenders(page, *extra)
+    for path in page:
+        top = ast.parse(path.read_text()).body
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
+        assert {name.partition(".")[0] for name in names} & set(extra) == set(), path
+
+
 def test_damage_knows_no_model():
     assert offenders(files("degradations"), "torch", "ipt", "pipelines", "ray", "mlflow", "dvc") == []
 
@@ -76,6 +89,7 @@ FLOORS = (
     ("ipt.biases", "ipt.diffusion"),
     ("ipt.model",),
     ("ipt.export", "ipt.restoring"),
+    ("ipt.page", "ipt.reports"),
     ("ipt.cli",),
     ("pipelines.common",),
     ("pipelines.data", "pipelines.cluster", "pipelines.tracking"),

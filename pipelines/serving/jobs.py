@@ -12,8 +12,7 @@ from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.mixed import restore_mixed
-from ipt.restoring.restore import Plan, check_strength, plan_restoration, restore_tasks
-from ipt.understanding.instruction import MAX_CHARACTERS
+from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 from pipelines.serving.model import Loaded
 
 SMALL = 512  # pixels; a picture with no longer side waits for others to make a batch
@@ -52,17 +51,6 @@ class Outcome:
     restored: np.ndarray
     plan: Plan
     batch: int
-
-
-def check_wish(model: InstructIPT, task: str | None, instruction: str | None, strength: float) -> None:
-    """Raise ValueError for what `plan_restoration` and `restore_tasks` would refuse whatever the picture."""
-    if task is not None and instruction is not None:
-        raise ValueError("expected a task or an instruction, got both")
-    if task is not None:
-        model.task_index(task)
-    if instruction is not None and len(instruction) > MAX_CHARACTERS:
-        raise ValueError(f"instruction: expected at most {MAX_CHARACTERS} characters, got {len(instruction)}")
-    check_strength(strength)
 
 
 def restore_alone(model: InstructIPT, job: Job) -> Outcome:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -20,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ipt.network.precision import Precision
+from ipt.page.answers import json_answer, mime, picture_answer, refused, tell
+from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.photos.images import ImageError, TooManyPixelsError
 from ipt.photos.photo import encode_photo, read_photo
-from pipelines.serving.jobs import Job, Outcome, check_wish, restore_alone, restore_jobs
+from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
-from pipelines.serving.requests import Order, RequestError, read_body, read_order
 
-_MIME = {kind: f"image/{kind.lower()}" for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")}
 _FILE_THREADS = 2  # that decode and encode
 _FAREWELL = 2.0  # seconds, for the last bytes to leave Ray's process that speaks HTTP and for others to be told 503
 
@@ -108,22 +105,22 @@ class Service:
             return await answer(request)
         allowed = [method for method, known in answers if known == path]
         if allowed:
-            return _refused(RequestError(405, f"{path}: expected {allowed[0]}"), {"Allow": allowed[0]})
-        return _refused(RequestError(404, "expected POST /restore, or GET /healthz, /readyz or /metrics"))
+            return refused(RequestError(405, f"{path}: expected {allowed[0]}"), {"Allow": allowed[0]})
+        return refused(RequestError(404, "expected POST /restore, or GET /healthz, /readyz or /metrics"))
 
     async def _answer_health(self, request: Request) -> Response:
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
     async def _answer_ready(self, request: Request) -> Response:
         if self._stopping or self._waiting >= self._settings.queue:
-            return _refused(RequestError(503, "stopping" if self._stopping else "the queue is full"))
-        return _json({"status": "ready", "model": self._watcher.loaded.version})
+            return refused(RequestError(503, "stopping" if self._stopping else "the queue is full"))
+        return json_answer({"status": "ready", "model": self._watcher.loaded.version})
 
     async def _answer_metrics(self, request: Request) -> Response:
         try:
             self._check_token(request)
         except RequestError as refusal:
-            return _refused(refusal)
+            return refused(refusal)
         return Response(self._metrics.to_text(), media_type="text/plain; version=0.0.4")
 
     async def _answer_restore(self, request: Request) -> Response:
@@ -136,10 +133,10 @@ class Service:
             response = await self._restore(request, started, seen)
         except RequestError as refusal:
             seen["error"] = str(refusal)
-            response = _refused(refusal)
+            response = refused(refusal)
         except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
             seen["error"] = f"{type(error).__name__}: {error}"
-            response = _refused(RequestError(500, "the service made a mistake; its log has the reason"))
+            response = refused(RequestError(500, "the service made a mistake; its log has the reason"))
         finally:
             self._waiting -= 1
             self._metrics.waiting.set(self._waiting)
@@ -167,23 +164,14 @@ class Service:
         finally:
             job_of.cancel()  # where nobody waits any more
         self._metrics.count(time.perf_counter() - started, outcome.restored, outcome.plan.tasks, outcome.batch)
-        told = {
-            "tasks": outcome.plan.tasks,
-            "by": outcome.plan.by,
-            "understood": outcome.plan.understood,
-            "probabilities": {name: round(value, 3) for name, value in outcome.plan.probabilities.items()},
-            "model": version,
-        }
+        told = tell(outcome.plan, version)
         seen |= {"tasks": told["tasks"], "by": told["by"], "batch": outcome.batch, "model": told["model"]}
-        return _answer(request, content, _MIME[photo.format], told)
+        return picture_answer(request, content, mime(photo), told)
 
     async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
         """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
-        try:
-            check_wish(loaded.model, order.task, order.instruction, order.strength)
-        except ValueError as error:
-            raise RequestError(400, str(error)) from error
+        check_order(loaded.model, order)
         try:
             photo = await loop.run_in_executor(self._files, read_photo, order.image, self._settings.max_pixels)
         except TooManyPixelsError as error:
@@ -233,32 +221,3 @@ class _Pending:
     def cancel(self) -> None:
         if self.job:
             self.job.cancelled.set()
-
-
-def _answer(request: Request, content: bytes, mime: str, told: dict) -> Response:
-    """The picture with the rest in headers, or all as JSON where the request accepts that."""
-    if "application/json" in request.headers.get("accept", ""):
-        return _json({"image": base64.b64encode(content).decode(), "type": mime} | told)
-    headers = {
-        "X-Tasks": _in_header(",".join(told["tasks"])),
-        "X-By": told["by"],
-        "X-Probabilities": json.dumps(told["probabilities"]),
-        "X-Model": _in_header(told["model"]),
-    }
-    if told["understood"] is not None:
-        headers["X-Understood"] = _in_header(",".join(told["understood"]))
-    return Response(content, media_type=mime, headers=headers)
-
-
-def _in_header(text: str) -> str:
-    """A header holds ASCII alone; other characters stand there as in a URL."""
-    return quote(text, safe=" ,:/@")
-
-
-def _json(values: dict, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(values) + "\n", status, headers, media_type="application/json")
-
-
-def _refused(refusal: RequestError, headers: dict[str, str] | None = None) -> Response:
-    more = {408: {"Connection": "close"}, 429: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}
-    return _json({"error": str(refusal)}, refusal.status, (headers or {}) | more.get(refusal.status, {}))

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipt import cli
 from ipt import model as ipt_model
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
+from ipt.reports import describe
 from ipt.restoring import photographs
 from ipt.restoring.photographs import Report
 from ipt.restoring.restore import restore_image
@@ -352,7 +352,7 @@ def test_a_reader_that_goes_away_is_no_failure_to_tell_of(ipt, monkeypatch):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     photograph("a.png")
-    monkeypatch.setattr(cli, "print_reports", closed)
+    monkeypatch.setattr("ipt.cli.print_reports", closed)
     result = ipt("restore", "a.png", "-o", "out")
     assert (result.exit_code, result.stderr) == (1, "")
 
@@ -380,7 +380,7 @@ def test_a_name_that_is_no_text_is_spelled_out(ipt):
 )  # fmt: skip
 def test_what_was_done_and_why_in_words(report, words):
     done = Report(**(vars(report) | {"width": 3, "height": 4, "seconds": 1.25}))
-    assert cli.describe(done) == f"{words}, 3 x 4, 1.2 s -> b"
+    assert describe(done) == f"{words}, 3 x 4, 1.2 s -> b"
 
 
 def test_sentences_are_understood_as_json_lines(ipt, asks):

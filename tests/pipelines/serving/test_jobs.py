@@ -6,7 +6,7 @@ import pytest
 from ipt.model import InstructIPT
 from ipt.restoring.restore import restore_image
 from pipelines.serving import jobs as serve_batch
-from pipelines.serving.jobs import AbandonedError, Job, check_wish, restore_alone, restore_jobs
+from pipelines.serving.jobs import AbandonedError, Job, restore_alone, restore_jobs
 from pipelines.serving.model import Loaded
 
 
@@ -60,18 +60,6 @@ def test_what_is_wrong_with_one_picture_is_told_to_it_alone(models):
     assert first.batch == last.batch == 2
     with pytest.raises(AbandonedError):
         restore_alone(models[0], gone)
-
-
-def test_wishes_are_refused_before_the_picture_is_read(models):
-    check_wish(models[0], None, None, 1.0)
-    for wish, reason in (
-        (("dance", None, 1.0), "unknown task"),
-        (("denoise", "remove the noise", 1.0), "got both"),
-        ((None, "a" * 2001, 1.0), "2000 characters"),
-        ((None, None, float("nan")), "strength"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            check_wish(models[0], *wish)
 
 
 @pytest.mark.parametrize(("tile", "batches"), [(24, [1, 1, 1]), (35, [2, 2, 1]), (23, [1, 1, 1])])

@@ -1,4 +1,4 @@
-"""What comes in at the service's door: bodies within limits, multipart or JSON, to an order, or a RequestError."""
+"""What comes in at a service's door: bodies within limits, multipart or JSON, to an order, or a RequestError."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from ipt.model import InstructIPT
+from ipt.restoring.restore import check_strength
+from ipt.understanding.instruction import MAX_CHARACTERS
+
+if TYPE_CHECKING:  # starlette comes with the extra `page`
+    from starlette.datastructures import Headers
+    from starlette.requests import Request
 
 FIELDS = ("image", "task", "instruction", "strength")
 _LONGEST_FIELD = 20_000  # bytes of a field of a form that is no file
@@ -38,6 +43,8 @@ class Order:
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`."""
+    from starlette.requests import ClientDisconnect
+
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal():
         raise RequestError(400, "Content-Length: expected a number")
@@ -77,7 +84,22 @@ async def read_order(headers: Headers, body: bytes) -> Order:
     return Order(image, _text(fields, "task"), _text(fields, "instruction"), _strength(fields.get("strength")))
 
 
-def _read_json(body: bytes) -> dict:
+def check_order(model: InstructIPT, order: Order) -> None:
+    """Raise a RequestError of 400 for what `restore_image` would refuse whatever the picture."""
+    words = order.instruction
+    try:
+        if order.task is not None and words is not None:
+            raise ValueError("expected a task or an instruction, got both")
+        if order.task is not None:
+            model.task_index(order.task)
+        if words is not None and len(words) > MAX_CHARACTERS:
+            raise ValueError(f"instruction: expected at most {MAX_CHARACTERS} characters, got {len(words)}")
+        check_strength(order.strength)
+    except ValueError as error:
+        raise RequestError(400, str(error)) from error
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -94,23 +116,25 @@ def _read_json(body: bytes) -> dict:
     return fields
 
 
-class _InMemory(MultiPartParser):
-    spool_max_size = 2**40  # bytes; a body is in memory already, its parts need not go to disk
+async def _read_form(headers: Headers, body: bytes) -> dict[str, Any]:
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
 
+    class InMemory(MultiPartParser):
+        spool_max_size = 2**40  # bytes; a body is in memory already, its parts need not go to disk
 
-async def _read_form(headers: Headers, body: bytes) -> dict:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
         yield b""
 
     try:
-        form = await _InMemory(
+        form = await InMemory(
             headers, pieces(), max_files=1, max_fields=2 * len(FIELDS), max_part_size=_LONGEST_FIELD
         ).parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(400, f"body: not a form: {getattr(error, 'message', error)}") from error
     try:
-        fields = {}
+        fields: dict[str, Any] = {}
         for name, value in form.multi_items():
             if name in fields:
                 raise RequestError(400, f"{name}: expected once")
@@ -122,7 +146,7 @@ async def _read_form(headers: Headers, body: bytes) -> dict:
         await form.close()
 
 
-def _text(fields: Mapping, name: str) -> str | None:
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
         raise RequestError(400, f"{name}: expected text, got {type(value).__name__}")

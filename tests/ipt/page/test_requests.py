@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from pipelines.serving.requests import Order, RequestError, read_body, read_order
+from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 
 FORM = "multipart/form-data; boundary=b"
 
@@ -117,3 +117,16 @@ def test_bodies_have_limits_of_size_and_time():
         with pytest.raises(RequestError) as caught:
             body_of(pieces, headers, pause)
         assert caught.value.status == status
+
+
+def test_wishes_are_refused_before_the_picture_is_read(model):
+    check_order(model, Order(b"x"))
+    for wish, reason in (
+        (Order(b"x", "dance"), "unknown task"),
+        (Order(b"x", "denoise", "remove the noise"), "got both"),
+        (Order(b"x", None, "a" * 2001), "2000 characters"),
+        (Order(b"x", strength=float("nan")), "strength"),
+    ):
+        with pytest.raises(RequestError, match=reason) as caught:
+            check_order(model, wish)
+        assert caught.value.status == 400

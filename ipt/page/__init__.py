@@ -1,0 +1,1 @@
+"""The page on which a person restores photographs, and the service under it; needs the extra `page`."""

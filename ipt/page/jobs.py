@@ -1,0 +1,138 @@
+"""One restoration at a time: who waits, how far it is, and how it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipt.model import InstructIPT
+from ipt.network.precision import Precision
+from ipt.page.answers import mime
+from ipt.page.pictures import Look, look, preview, read_picture
+from ipt.page.requests import Order, RequestError
+from ipt.photos.images import MAX_PIXELS
+from ipt.photos.photo import Photo, encode_photo
+from ipt.restoring.memory import affordable_tile
+from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
+from ipt.restoring.tiles import spans
+
+_NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
+
+
+@dataclass(eq=False)
+class Job:
+    """An order and how far it is; `tile` of `tiles` is at work from 1 on, both are 0 before that."""
+
+    order: Order
+    with_preview: bool = False
+    plan: Plan | None = None
+    tile: int = 0
+    tiles: int = 0
+    cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise a RequestError where nobody waits any more, or nobody may."""
+        if self.cancelled.is_set():
+            raise RequestError(503, "the picture was given up, because the service is stopping")
+
+    def begin_tile(self) -> None:
+        """Count a tile, before its work."""
+        self.check()
+        self.tile += 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A restored file, its media type, why it was restored so, and what a browser is shown of it, if asked for."""
+
+    content: bytes
+    kind: str
+    plan: Plan
+    unchanged: bool
+    preview: tuple[bytes, str] | None
+
+
+class Workshop:
+    """A model at work on one picture after the other, in the order they come, each in the worker's thread."""
+
+    def __init__(self, model: InstructIPT, max_pixels: int = MAX_PIXELS, precision: Precision = "auto") -> None:
+        self.model = model
+        self.max_pixels, self._precision = max_pixels, precision
+        self._restoring = ThreadPoolExecutor(1, "restoring")
+        self._looking = ThreadPoolExecutor(1, "looking")
+        self._inside: list[Job] = []  # changed by the thread of the event loop alone
+
+    @contextmanager
+    def submit(self, job: Job) -> Iterator[asyncio.Future[Outcome]]:
+        """Put a job at the end; in the block its outcome may be awaited, or a RequestError for what is wrong with it.
+
+        After the block nobody waits for it any more: a job that is not done ends before its next tile.
+        """
+        self._inside.append(job)
+        future = asyncio.wrap_future(self._restoring.submit(self._restore, job))
+        try:
+            yield future
+        finally:
+            job.cancelled.set()
+            future.cancel()
+            self._inside.remove(job)
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs come before this one."""
+        return self._inside.index(job)
+
+    async def look(self, image: bytes) -> Look:
+        """Read a picture, beside what is restored; RequestErrors as for a job."""
+        return await asyncio.get_running_loop().run_in_executor(self._looking, look, image, self.max_pixels)
+
+    def close(self) -> None:
+        """Give up all that is inside."""
+        for job in self._inside:
+            job.cancelled.set()
+        for executor in (self._restoring, self._looking):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _restore(self, job: Job) -> Outcome:
+        job.check()
+        photo = read_picture(job.order.image, self.max_pixels)
+        try:
+            return self._restore_photo(job, photo)
+        except ValueError as error:  # what only reading the instruction shows
+            raise RequestError(400, str(error)) from error
+        except MemoryError as error:
+            raise RequestError(507, _NO_MEMORY) from error
+        except RuntimeError as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):  # GPU, CPU
+                raise RequestError(507, _NO_MEMORY) from error
+            raise
+
+    def _restore_photo(self, job: Job, photo: Photo) -> Outcome:
+        order, model = job.order, self.model
+        plan = plan_restoration(model, photo.levels, task=order.task, instruction=order.instruction)
+        reach = model.backbone.reach * len(plan.tasks)
+        side = affordable_tile(model.config, reach, next(model.parameters()).device)
+        rows, columns = (
+            len(spans(length, side, reach, model.config.size_multiple)) for length in photo.levels.shape[:2]
+        )
+        job.tiles, job.plan = rows * columns, plan
+        restored = restore_tasks(
+            model,
+            photo.levels,
+            plan.tasks,
+            strength=order.strength,
+            tile=side,
+            precision=self._precision,
+            before_tile=job.begin_tile,
+        )
+        job.check()
+        unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
+        shown = preview(photo, restored) if job.with_preview else None
+        content = order.image if unchanged else encode_photo(photo, restored)  # as it came, to the byte
+        return Outcome(content, mime(photo), plan, unchanged, shown)
