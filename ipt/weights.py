@@ -23,13 +23,15 @@ def save_weights(network: nn.Module, path: Path, *, half: tuple[str, ...] = ()) 
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over or of another shape."""
+    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over, of another shape or NaN."""
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
     if problems := misfits({name: value.shape for name, value in network.state_dict().items()}, weights):
         raise CheckpointError(f"{path}: weights do not fit the config: {problems}")
+    if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{path}: weights that are no finite numbers: {', '.join(wrong[:NAMED])}")
     network.load_state_dict(weights)
 
 

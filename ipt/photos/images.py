@@ -33,6 +33,7 @@ FORMATS = {
 }
 # Read, not written: what phones and browsers save; the restored file is a JPEG or PNG.
 READ_ONLY = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF"}
+_READ = tuple(dict.fromkeys((FORMATS | READ_ONLY).values()))  # Pillow knows forty more, some by calling other programs
 MAX_PIXELS = 120_000_000  # above the largest cameras; a small file can claim far more and fill the memory
 _GRAY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -102,24 +103,23 @@ def _to_image(levels: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def open_picture(
-    source: Path | bytes, formats: tuple[str, ...] | None = None, max_pixels: int | None = None
-) -> Iterator[tuple[Image.Image, bytes]]:
+def open_picture(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, bytes]]:
     """Yield a file, or the bytes of one, as Pillow opens it, its pixels not yet read, and the file's bytes.
 
-    `formats` are Pillow's names of all that is accepted; None accepts whatever it knows. `max_pixels` is a limit below
-    MAX_PIXELS; a picture that says to have more is a TooManyPixelsError before any is decoded. What goes wrong, also in
-    the block, becomes an ImageError that names the file.
+    FORMATS and READ_ONLY are all that is accepted. `max_pixels` is a limit below MAX_PIXELS; a picture that says to
+    have more is a TooManyPixelsError before any is decoded. What goes wrong, also in the block, becomes an ImageError
+    that names the file.
     """
     name = "image" if isinstance(source, bytes) else source
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else _read_file(source)
         if not data:
             raise ImageError("the file is empty")
+        formats = _READ
         if _is_heic(data):
             _teach_heic()
-        elif formats:
-            formats = tuple(name for name in formats if name != "HEIF")  # unknown to Pillow unless it was taught
+        else:
+            formats = tuple(kind for kind in _READ if kind != "HEIF")  # unknown to Pillow unless it was taught
         with warnings.catch_warnings():
             # Our own limit below speaks for itself; damaged metadata is not worth a warning.
             warnings.simplefilter("ignore")
@@ -135,7 +135,14 @@ def open_picture(
         kind = (
             TooManyPixelsError if isinstance(error, (TooManyPixelsError, Image.DecompressionBombError)) else ImageError
         )
-        raise kind(f"{name}: cannot be read as an image: {_reason(error, formats)}") from error
+        raise kind(f"{name}: cannot be read as an image: {_reason(error)}") from error
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file; what is no file, such as a pipe, is not waited for."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ImageError("no file, but a pipe, socket or device")
+    return path.read_bytes()
 
 
 def _is_heic(data: bytes) -> bool:
@@ -153,10 +160,9 @@ def _teach_heic() -> None:
     pi_heif.register_heif_opener(thumbnails=False)
 
 
-def _reason(error: Exception, formats: tuple[str, ...] | None) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        expected = f"one of {', '.join(formats)}" if formats else "an image"
-        return f"not {expected}, or damaged in its first bytes"
+        return f"not one of {', '.join(kind for kind in _READ if kind != 'HEIF')}, or damaged in its first bytes"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip() or type(error).__name__
@@ -188,7 +194,9 @@ def decode(picture: Image.Image, data: bytes) -> np.ndarray:
     if picture.mode in _WIDE_MODES:
         raise ImageError(f"{_WIDE_MODES[picture.mode]} pixels have no fixed range; save it with 8 or 16 bits")
     if picture.format == "TIFF" and 16 in tiff_tags(picture).get(tiff.BITS, ()):
-        return _turn(tiff.read_levels(data), orientation(picture))
+        return _turn(tiff.read_levels(data, picture.size), orientation(picture))
+    if picture.format == "PNG" and data[12:16] != b"IHDR":  # which says how many bits there are
+        raise ImageError("its first chunk is not IHDR; save it anew")
     picture.load()  # raises where the file is truncated; OpenCV would return what there is
     if picture.format == "PNG" and data[24] == 16:  # bit depth; Pillow cuts 16-bit colour down to 8 silently
         return _turn(_read_wide_png(data, picture.info.get("transparency")), orientation(picture))

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 
 from ipt.files import replace_file
 from ipt.photos import png, tiff
-from ipt.photos.images import FORMATS, READ_ONLY, ImageError, decode, open_picture, orientation, tiff_tags, unpack
+from ipt.photos.images import READ_ONLY, ImageError, decode, open_picture, orientation, tiff_tags, unpack
 from ipt.photos.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Pho
     EXIF is left out.
     """
     name = source if isinstance(source, bytes) else Path(source)
-    with open_picture(name, tuple(dict.fromkeys((FORMATS | READ_ONLY).values())), max_pixels) as (picture, data):
+    with open_picture(name, max_pixels) as (picture, data):
         _refuse_unfit(picture)
         in_srgb = _cmyk_to_srgb(picture)
         pixels = unpack(in_srgb, orientation(picture)) if in_srgb else decode(picture, data)
@@ -94,13 +94,14 @@ def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Pho
     return Photo(levels, alpha, gray, **rest)
 
 
-def write_photo(photo: Photo, levels: np.ndarray, path: Path) -> None:
+def write_photo(photo: Photo, levels: np.ndarray, path: Path, like: Path | None = None) -> None:
     """Write `levels`, of the type and shape of `photo.levels`, with all else of `photo`, in its format.
 
-    The file appears whole or not at all; its folder is made. Raises the errors of `encode_photo`.
+    Those may read it who may read `like` (None: as with any new file). The file appears whole or not at all; its folder
+    is made. Raises the errors of `encode_photo`.
     """
     data = encode_photo(photo, levels)
-    with replace_file(Path(path)) as temporary:
+    with replace_file(Path(path), like) as temporary:
         temporary.write_bytes(data)
 
 
@@ -118,11 +119,23 @@ def encode_photo(photo: Photo, levels: np.ndarray) -> bytes:
 
 
 def _refuse_unfit(picture: Image.Image) -> None:
-    frames = getattr(picture, "n_frames", 1)
-    if picture.format not in ("MPO", "HEIF") and frames > 1:  # of these the first, or the one that is said to be meant
-        raise ImageError(f"{frames} pictures or pages; expected one: save the one you want as a file of its own")
+    if picture.format not in ("MPO", "HEIF") and _has_more(picture):  # of these the first, or the one meant, is read
+        raise ImageError("several pictures or pages; expected one: save the one you want as a file of its own")
     if picture.format == "TIFF" and (_DNG in tiff_tags(picture) or tiff_tags(picture).get(_PREVIEW, 0) & 1):
         raise ImageError("a camera's raw file, whose preview alone could be read; develop it to TIFF or JPEG first")
+
+
+def _has_more(picture: Image.Image) -> bool:
+    """Whether there is a second page or picture; to count the pages of a TIFF takes time by their number squared."""
+    if picture.format != "TIFF":
+        return getattr(picture, "n_frames", 1) > 1
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    finally:
+        picture.seek(0)
+    return True
 
 
 def _cmyk_to_srgb(picture: Image.Image) -> Image.Image | None:

@@ -16,27 +16,33 @@ BYTE, SHORT, LONG, UNDEFINED = 1, 3, 4, 7
 _DIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF, GPS, interoperability
 _ORDERS: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_MOST_ENTRIES = 20_000  # in all directories; cameras write some hundred
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}  # kind: how `struct` calls it
 
 
 def read_tags(data: bytes) -> tuple[Order, Tags]:
     """The byte order ("<" or ">") and the first directory of a TIFF file or EXIF block.
 
-    Entries of an unknown kind and those that point outside `data` are left out. Raises ValueError for other damage.
+    Entries of an unknown kind and those that point outside `data` are left out. A directory that is pointed at again is
+    read once. Raises ValueError for other damage, and for more than _MOST_ENTRIES entries.
     """
     try:
         order = _ORDERS[data[:2]]
         big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
         (place,) = struct.unpack_from(order + ("Q" if big else "L"), data, 8 if big else 4)
-        return order, _read_directory(data, order, big, place, deeper=2)
+        return order, _read_directory(data, order, big, place, 2, {})
     except (KeyError, struct.error) as error:
         raise ValueError("its directory of tags is damaged or cut off") from error
 
 
-def _read_directory(data: bytes, order: str, big: bool, start: int, deeper: int) -> Tags:
+def _read_directory(data: bytes, order: str, big: bool, start: int, deeper: int, seen: dict[int, int]) -> Tags:
+    """`seen` holds the directories read so far: their places and numbers of entries."""
     head, entry, pointer = (f"{order}{formats}" for formats in (("Q", "HHQ8s", "Q") if big else ("H", "HHL4s", "L")))
     start = min(start, len(data))  # then struct says that it is outside
     (count,) = struct.unpack_from(head, data, start)
+    seen[start] = min(count, len(data))
+    if sum(seen.values()) > _MOST_ENTRIES:
+        raise ValueError(f"its directories of tags have more than {_MOST_ENTRIES} entries")
     start += struct.calcsize(head)
     tags: Tags = {}
     room = len(data)
@@ -53,8 +59,10 @@ def _read_directory(data: bytes, order: str, big: bool, start: int, deeper: int)
             tags[tag] = (kind, length, value[:size])
         elif deeper and kind in _INTEGERS:
             (place,) = struct.unpack_from(order + _INTEGERS[kind], value)
+            if place in seen:
+                continue
             try:
-                tags[tag] = (LONG, 1, _read_directory(data, order, big, place, deeper - 1))
+                tags[tag] = (LONG, 1, _read_directory(data, order, big, place, deeper - 1, seen))
             except struct.error:
                 continue
     return tags

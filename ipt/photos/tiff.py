@@ -41,12 +41,16 @@ def for_pillow(data: bytes) -> bytes:
     return bytes(change_entries(data, plain)[0])
 
 
-def read_levels(data: bytes) -> np.ndarray:
+def read_levels(data: bytes, sides: tuple[int, int]) -> np.ndarray:
     """The pixels of a 16-bit TIFF as uint16 (H, W, C), not yet turned upright: gray, gray and alpha, RGB or RGBA.
 
-    Raises ValueError for damage and for a layout that is none of these.
+    `sides` in any order are what another reader made of its size, and what limits were held against. Raises ValueError
+    for another size, damage and a layout that is none of these.
     """
     order, tags = read_tags(data)
+    (width,), (height,) = numbers(order, tags, WIDTH, 0)[:1], numbers(order, tags, HEIGHT, 0)[:1]
+    if sorted(sides) != sorted((width, height)):
+        raise ValueError(f"it says that it is {width} x {height} pixels and {sides[0]} x {sides[1]} as well")
     (photometric,), (samples,) = numbers(order, tags, PHOTOMETRIC, 0), numbers(order, tags, SAMPLES, 1)
     (compression,) = numbers(order, tags, COMPRESSION, NONE)
     if compression not in (NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS):

@@ -131,7 +131,7 @@ def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
         for file in sorted(path.rglob("*"))
         if file.suffix.lower() in FORMATS.keys() | READ_ONLY
         and file.is_file()
-        and not file.name.startswith(".")  # among them what a killed run left half-written
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)  # also what a killed run left
         and not file.name.endswith(COMPARED)
         and (inside == path.resolve() or not file.resolve().is_relative_to(inside))
     ]
@@ -171,6 +171,9 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
             reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
             return dataclasses.replace(report, error=reason)
         return dataclasses.replace(report, status="skipped")
+    compared = target.with_name(target.name + COMPARED)
+    if request.compare and compared.exists() and not request.overwrite:
+        return dataclasses.replace(report, error=f"{compared} is there already; --overwrite replaces it")
     started = time.perf_counter()
     try:
         original = read_photo(source)
@@ -192,12 +195,12 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
-            _write_comparison(photo, restored, target)
+            _write_comparison(photo, restored, source, compared)
         if unchanged and photo is original and not photo.foreign:
-            with replace_file(target) as temporary:
+            with replace_file(target, like=source) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            write_photo(photo, restored, target)
+            write_photo(photo, restored, target, like=source)
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         return dataclasses.replace(report, error=_reason(error, source, target))
     return dataclasses.replace(
@@ -242,7 +245,7 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     return dataclasses.replace(photo, format=kind, alpha=alpha, gray=gray, pieces=pieces)
 
 
-def _write_comparison(photo: Photo, restored: np.ndarray, target: Path) -> None:
+def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared: Path) -> None:
     """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other."""
     height, width = restored.shape[:2]
     beside = 2 * width + 4 <= _LONGEST
@@ -252,4 +255,4 @@ def _write_comparison(photo: Photo, restored: np.ndarray, target: Path) -> None:
     ]
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
-    write_photo(plain, sheet, target.with_name(target.name + COMPARED))
+    write_photo(plain, sheet, compared, like=source)

@@ -136,6 +136,8 @@ def restorer(
                 for flip in flips:
                     restored = restored + network(batch.flip(flip)).flip(flip)
                 batch = (restored / (1 + len(flips))).clamp(0, 1)
+        if not batch.isfinite().all():
+            raise RuntimeError("restoring gave values that are no numbers; try --precision fp32, or another model")
         return batch[0].permute(1, 2, 0).cpu().numpy()
 
     @torch.inference_mode()

@@ -502,3 +502,34 @@ def test_info_tells_model_and_machine(ipt, model):
 
 def test_version_is_that_of_the_package():
     assert CliRunner().invoke(app, ["--version"]).stdout == f"ipt {version('instruct-ipt')}\n"
+
+
+def test_what_becomes_of_a_private_picture_is_private(ipt):
+    photograph("in/a.png").chmod(0o600)
+    assert ipt("restore", "in", "-o", "out", "--compare").exit_code == 0
+    assert {path.stat().st_mode & 0o777 for path in Path("out").iterdir()} == {0o600}
+
+
+def test_a_comparison_that_is_there_stays_unless_it_may_be_replaced(ipt):
+    photograph("in/a.png")
+    Path("out").mkdir()
+    Path("out/a.png.compare.jpg").write_bytes(b"mine")
+    refused = ipt("restore", "in", "-o", "out", "--compare")
+    assert refused.exit_code == 1
+    assert "out/a.png.compare.jpg is there already; --overwrite replaces it" in refused.stderr
+    assert Path("out/a.png.compare.jpg").read_bytes() == b"mine"
+    assert not Path("out/a.png").exists()
+    assert ipt("restore", "in", "-o", "out", "--compare", "--overwrite").exit_code == 0
+    assert Path("out/a.png.compare.jpg").read_bytes() != b"mine"
+
+
+def test_a_network_that_gives_no_numbers_writes_nothing(ipt, monkeypatch):
+    before = photograph("in/a.png").read_bytes()
+    monkeypatch.setattr("ipt.network.backbone.Backbone.forward", lambda self, *arguments: arguments[0] * float("nan"))
+    for arguments in (["-o", "out"], ["-o", "in", "--overwrite"]):
+        failed = ipt("restore", "in", *arguments, "--task", "denoise")
+        assert failed.exit_code == 1
+        assert "restoring gave values that are no numbers" in failed.stderr
+    assert tree("in") == ["a.png"]
+    assert Path("in/a.png").read_bytes() == before
+    assert not Path("out").exists()

@@ -478,7 +478,7 @@ def frames(levels, kind):
 def test_animations_and_several_pages_are_refused(tmp_path, levels, kind):
     path = tmp_path / "a"
     path.write_bytes(frames(levels, kind))
-    with pytest.raises(ImageError, match="2 pictures or pages; expected one"):
+    with pytest.raises(ImageError, match="several pictures or pages; expected one"):
         read_photo(path)
 
 

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from ipt.photos import tiff
-from ipt.photos.tags import SHORT, entry, read_tags
+from ipt.photos.tags import SHORT, entry, numbers, read_tags
 
 OPTIONS = {1: "minisblack", 2: "minisblack", 3: "rgb", 4: "rgb"}
 
@@ -35,6 +35,12 @@ def written(pixels, order="<", planes=False, **options):
     return buffer.getvalue()
 
 
+def read_levels(data):
+    """The pixels, for a caller who has the size from the file's first entries too."""
+    order, tags = read_tags(data)
+    return tiff.read_levels(data, numbers(order, tags, tiff.WIDTH) + numbers(order, tags, tiff.HEIGHT))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("tile", [None, (16, 32)])
 @pytest.mark.parametrize("planes", [False, True])
@@ -43,9 +49,9 @@ def test_16_bits_of_every_layout_are_read_exactly(pixels, channels, tile, planes
     packings = ({}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True})
     for order, packing in itertools.product("<>", packings):
         options = packing | ({"tile": tile} if tile else {"rowsperstrip": 8})
-        np.testing.assert_array_equal(tiff.read_levels(written(pixels, order, planes, **options)), pixels)
+        np.testing.assert_array_equal(read_levels(written(pixels, order, planes, **options)), pixels)
     big = written(pixels, bigtiff=True, planes=planes)
-    np.testing.assert_array_equal(tiff.read_levels(big), pixels)
+    np.testing.assert_array_equal(read_levels(big), pixels)
 
 
 @pytest.mark.parametrize("compression", [tiff.NONE, tiff.LZW, tiff.PACKBITS, tiff.DEFLATE, tiff.OLD_DEFLATE])
@@ -53,7 +59,7 @@ def test_files_of_opencv_are_read_exactly(pixels, compression):
     options = [cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_PREDICTOR, 2]
     data = cv2.imencode(".tif", pixels[..., [2, 1, 0, 3]], options)[1].tobytes()
     assert tiff.numbers(*read_tags(data), tiff.COMPRESSION) == (compression,)
-    np.testing.assert_array_equal(tiff.read_levels(data), pixels)
+    np.testing.assert_array_equal(read_levels(data), pixels)
 
 
 def test_gray_from_white_to_black_is_turned_round(pixels):
@@ -62,7 +68,7 @@ def test_gray_from_white_to_black_is_turned_round(pixels):
         stored = pixels.copy()
         stored[..., 0] = 65535 - stored[..., 0]
         data = written(stored, order, photometric="miniswhite")
-        np.testing.assert_array_equal(tiff.read_levels(data), pixels)
+        np.testing.assert_array_equal(read_levels(data), pixels)
         with Image.open(io.BytesIO(tiff.for_pillow(data))) as picture:
             assert picture.size == (50, 35)
 
@@ -70,7 +76,7 @@ def test_gray_from_white_to_black_is_turned_round(pixels):
 def test_alpha_that_the_colours_were_multiplied_with_is_divided_out(pixels):
     alpha = pixels[..., 3:].astype(np.int64)
     stored = np.concatenate([(pixels[..., :3] * alpha + 32767) // 65535, alpha], axis=2).astype(np.uint16)
-    levels = tiff.read_levels(written(stored, extrasamples=[1]))
+    levels = read_levels(written(stored, extrasamples=[1]))
     np.testing.assert_array_equal(levels[..., 3:], alpha)
     solid = alpha[..., 0] > 20_000
     assert np.abs(levels[..., :3].astype(int) - pixels[..., :3])[solid].max() <= 2
@@ -78,7 +84,7 @@ def test_alpha_that_the_colours_were_multiplied_with_is_divided_out(pixels):
 
 
 def test_a_fourth_channel_that_is_not_alpha_is_left_out(pixels):
-    np.testing.assert_array_equal(tiff.read_levels(written(pixels, extrasamples=[0])), pixels[..., :3])
+    np.testing.assert_array_equal(read_levels(written(pixels, extrasamples=[0])), pixels[..., :3])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -112,7 +118,7 @@ def test_many_strips_make_one_picture(pixels, monkeypatch):
     for compression in (tiff.NONE, tiff.LZW, tiff.DEFLATE):
         data = tiff.encode(pixels, "<", {}, compression)
         assert len(tiff.numbers(*read_tags(data), tiff.STRIP_OFFSETS)) == 18
-        np.testing.assert_array_equal(tiff.read_levels(data), pixels)
+        np.testing.assert_array_equal(read_levels(data), pixels)
 
 
 def test_tags_are_written_beside_those_of_the_layout(pixels):
@@ -138,18 +144,26 @@ def test_planes_that_pillow_mixes_up_are_refused(pixels):
 def test_other_16_bit_files_are_refused(pixels):
     inks = written(pixels, photometric="separated", extrasamples=None)
     with pytest.raises(ValueError, match="neither gray nor RGB"):
-        tiff.read_levels(inks)
+        read_levels(inks)
     order, tags = read_tags(written(pixels))
     odd = tiff._with_directory(written(pixels), order, tags | {tiff.COMPRESSION: entry(order, 50000, kind=SHORT)})
     with pytest.raises(ValueError, match="compression 50000; save it with"):
-        tiff.read_levels(bytes(odd))
+        read_levels(bytes(odd))
     with pytest.raises(ValueError, match="the file is truncated"):
-        tiff.read_levels(bytes(tiff._with_directory(b"II*\0" + bytes(4), order, tags)))
+        read_levels(bytes(tiff._with_directory(b"II*\0" + bytes(4), order, tags)))
 
 
 def test_damage_is_told_once_and_not_printed(pixels, capfd):
     data = bytearray(tiff.encode(pixels, "<", {}, tiff.LZW))
     data[8:200] = b"\xff" * 192
     with pytest.raises(ValueError, match="damaged"):
-        tiff.read_levels(bytes(data))
+        read_levels(bytes(data))
     assert capfd.readouterr().err == ""
+
+
+def test_the_size_that_was_checked_is_the_size_that_is_made(pixels):
+    """Two widths, the first of a kind that Pillow reads and we do not: the limit saw 1 x 35."""
+    data = written(pixels[..., :3])
+    with pytest.raises(ValueError, match="it says that it is 50 x 35 pixels and 1 x 35 as well"):
+        tiff.read_levels(data, (1, 35))
+    np.testing.assert_array_equal(tiff.read_levels(data, (35, 50)), pixels[..., :3])  # as turned by its tag

@@ -86,7 +86,7 @@ def test_a_file_goes_into_a_folder_or_to_a_file(touch):
 
 def test_a_folder_keeps_its_tree_and_only_photographs_are_taken(touch):
     touch("in/a.jpg", "in/B.JPEG", "in/sub/deep/c.tif", "in/notes.txt", "in/d.gif", "in/.hidden.png")
-    touch("in/.a.jpg.partial-7", f"in/a.jpg{COMPARED}")
+    touch("in/.partial/a.jpg", "in/.thumbnails/b.png", "in/sub/.trash/c.png", f"in/a.jpg{COMPARED}")
     Path("in/folder.png").mkdir()
     assert pairs(["in"], "out") == {
         "in/B.JPEG": "out/B.JPEG",
@@ -318,7 +318,7 @@ def damaged(tmp_path, how):
         ("truncated", "cannot be read as an image: "),
         ("folder", "cannot be read as an image: Is a directory"),
         ("missing", "cannot be read as an image: No such file or directory"),
-        ("animation", "cannot be read as an image: 2 pictures or pages; expected one"),
+        ("animation", "cannot be read as an image: several pictures or pages; expected one"),
     ],
 )
 def test_a_bad_file_is_told_in_the_report_and_leaves_nothing(model, tmp_path, how, message):

@@ -72,6 +72,46 @@ def test_a_killed_run_leaves_the_old_folder_and_the_next_one_cleans_up(old_folde
     assert _names(old_folder.parent) == ["out"]
 
 
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_killed_at_any_rename_it_loses_nothing(old_folder, renames):
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from pipelines.common.files import replace_folder\n"
+        "left, rename = [int(sys.argv[2])], os.replace\n"
+        "def counted(*names):\n"
+        "    if left[0] == 0:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    left[0] -= 1\n"
+        "    rename(*names)\n"
+        "os.replace = counted\n"
+        "with replace_folder(Path(sys.argv[1])) as temporary:\n"
+        "    (temporary / 'new.txt').write_text('new')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    arguments = [sys.executable, "-c", script, old_folder, str(renames)]
+    subprocess.run(arguments, cwd=Path(__file__).parents[3], check=False, timeout=60)
+
+    def next_run_fails():
+        with replace_folder(old_folder):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        next_run_fails()
+    assert _names(old_folder) == (["old.txt"] if renames < 2 else ["new.txt"])
+    assert _names(old_folder.parent) == ["out"]
+
+
+def test_a_second_writer_leaves_the_first_ones_half_alone(old_folder):
+    with replace_folder(old_folder) as first:
+        (first / "first.txt").write_text("1")
+        with replace_folder(old_folder) as second:
+            (second / "second.txt").write_text("2")
+        assert _names(first) == ["first.txt"]
+    assert _names(old_folder) == ["first.txt"]  # the last to end
+    assert _names(old_folder.parent) == ["out"]
+
+
 def test_file_is_replaced_whole(tmp_path):
     target = tmp_path / "deep" / "a.txt"
     for text in ("old", "new"):

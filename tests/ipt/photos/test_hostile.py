@@ -1,0 +1,83 @@
+"""Files made to do harm: they cost a moment and a line, whatever they are called."""
+
+import os
+import struct
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ipt.photos import images
+from ipt.photos.images import ImageError, read_image, read_thumbnail
+from ipt.photos.photo import read_photo
+
+READERS = (read_photo, read_image, lambda path: read_thumbnail(path, 8))
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(touched) (w) file closefile\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_nothing_but_the_kinds_that_are_promised_is_tried(tmp_path, read, monkeypatch):
+    (tmp_path / "photo.jpg").write_bytes(EPS)  # for which Pillow would call Ghostscript
+
+    def started(*arguments, **options):
+        raise AssertionError(f"started {arguments}")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    with pytest.raises(ImageError, match=r"photo\.jpg: .*not one of JPEG, PNG, WEBP, TIFF, BMP, AVIF"):
+        read(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "photo.jpg")
+    told = []
+
+    def reading():
+        with pytest.raises(ImageError) as caught:
+            read(tmp_path / "photo.jpg")
+        told.append(str(caught.value))
+
+    thread = threading.Thread(target=reading, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert "no file, but a pipe, socket or device" in told[0]
+
+
+def test_a_png_that_begins_with_another_chunk_is_refused(tmp_path):
+    """Its bits are read from a fixed place: a 16-bit one would have lost eight of them in silence."""
+    Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    text = b"tEXtComment\0hello"
+    chunk = struct.pack(">L", len(text) - 4) + text + struct.pack(">L", zlib.crc32(text))
+    (tmp_path / "a.png").write_bytes(data[:8] + chunk + data[8:])
+    for read in READERS:
+        with pytest.raises(ImageError, match="its first chunk is not IHDR"):
+            read(tmp_path / "a.png")
+
+
+def test_pages_are_not_counted(tmp_path):
+    """3,000 pages of one pixel: counted one from another they took 11 s."""
+    page = Image.new("RGB", (1, 1))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page] * 3000)
+    started = time.process_time()
+    with pytest.raises(ImageError, match="several pictures or pages"):
+        read_photo(tmp_path / "a.tif")
+    assert time.process_time() - started < 1
+
+
+def test_a_tiff_with_two_widths_makes_no_more_than_the_limit_allows(tmp_path, monkeypatch):
+    """Pillow takes one width, our own reader of 16 bits the other; neither may pass the limit."""
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    entries = [
+        (256, 14, 1, 1), (256, 3, 1, 20_000), (257, 3, 1, 10), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 10), (279, 4, 1, 400_000),
+    ]  # fmt: skip
+    for first in (entries, [entries[1], entries[0], *entries[2:]]):
+        body = b"".join(struct.pack("<HHLL", *row) for row in first)
+        path = tmp_path / "a.tif"
+        path.write_bytes(struct.pack("<2sHLH", b"II", 42, 8, len(first)) + body + bytes(4))
+        with pytest.raises(ImageError):
+            read_photo(path)
