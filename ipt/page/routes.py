@@ -94,9 +94,8 @@ def _add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> "Response":
-        return refused(
-            RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"), error.headers
-        )
+        refusal = RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        return refused(refusal, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def own_mistake(request: Request, error: Exception) -> "Response":  # whose traceback is printed
