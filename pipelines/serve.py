@@ -2,8 +2,9 @@
 
     python -m pipelines.serve [--model models:/instruct-ipt@champion] [--port 8000]
 
-POST /restore with a picture, and a task or an instruction or neither; GET /healthz, /readyz, /metrics. Runs until it is
-interrupted; its log, a line of JSON for each request, is on standard output. docs/serving.md has examples.
+The page at GET /; POST /restore with a picture, and a task or an instruction or neither; GET /healthz, /readyz,
+/metrics, /openapi.json. Runs until it is interrupted; its log, a line of JSON for each request, is on standard output.
+docs/serving.md has examples.
 """
 
 from __future__ import annotations

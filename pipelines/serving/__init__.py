@@ -18,3 +18,10 @@ def app(arguments: dict[str, Any]) -> Application:
 
     settings, replicas = settings_from(arguments)
     return application(settings, replicas)
+
+
+def __getattr__(name: str) -> Application:
+    """`pipelines.serving:default`, for `serve build`, which takes no builder: the application with all defaults."""
+    if name != "default":
+        raise AttributeError(f"module 'pipelines.serving' has no attribute '{name}'")
+    return app({})

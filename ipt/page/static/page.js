@@ -290,6 +290,16 @@ $("download-all").addEventListener("click", async () => {
     await new Promise((done) => setTimeout(done, 200)); // browsers lose some of those that come all at once
   }
 });
+$("token").addEventListener("change", () => {
+  service.useToken($("token").value);
+  for (const picture of pictures) {
+    if (picture.look || picture.state === "reading") continue;
+    picture.state = "reading"; // what was refused may be allowed now
+    picture.error = null;
+    read(picture);
+  }
+  render();
+});
 $("words").addEventListener("input", () => {
   const said = $("words").value.trim();
   document.querySelector(`[name=wish][value=${said ? "words" : "blind"}]`).checked = true;
@@ -326,6 +336,7 @@ function chip(task) {
 $("promise").textContent = words.promise(location.hostname);
 try {
   limits = await service.about();
+  $("asks-token").hidden = !limits.token;
   document.querySelector(".chips").append(...limits.tasks.map(chip));
   $("known").textContent = `It knows ${limits.tasks.map(words.noun).join(", ")}. One picture or many, of any size.`;
   $("files").accept = limits.suffixes.join(",");

@@ -46,6 +46,14 @@ def test_arguments_that_cannot_be(arguments, reason):
         serving.app(arguments)
 
 
+def test_the_default_is_an_application_that_serve_build_takes():
+    from ray.serve import Application
+
+    assert isinstance(serving.default, Application)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = serving.other
+
+
 @pytest.mark.slow
 def test_two_replicas_give_the_pixels_of_the_library(local_ray, make_config, fill_parameters, tmp_path):
     from ray import serve
