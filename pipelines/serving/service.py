@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,27 +114,35 @@ class Service:
 
     async def look(self, request: Request) -> Look:
         """What a browser can show of a picture."""
-        order = await self._read(request)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._files, look, order.image, self._settings.max_pixels)
+        with self._inside():
+            order = await self._read(request)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._files, look, order.image, self._settings.max_pixels)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Count a request as one of those that wait or are at work."""
+        self._waiting += 1
+        self._metrics.waiting.set(self._waiting)
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._metrics.waiting.set(self._waiting)
 
     async def restore(self, request: Request) -> Response:
         """Answer POST /restore; whatever happens inside becomes an answer, a number and a line of the log."""
         started = time.perf_counter()
         seen: dict[str, object] = {}
-        self._waiting += 1
-        self._metrics.waiting.set(self._waiting)
-        try:
-            response = await self._restore(request, started, seen)
-        except RequestError as refusal:
-            seen["error"] = str(refusal)
-            response = refused(refusal)
-        except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
-            seen["error"] = f"{type(error).__name__}: {error}"
-            response = refused(RequestError(500, MISTAKE))
-        finally:
-            self._waiting -= 1
-            self._metrics.waiting.set(self._waiting)
+        with self._inside():
+            try:
+                response = await self._restore(request, started, seen)
+            except RequestError as refusal:
+                seen["error"] = str(refusal)
+                response = refused(refusal)
+            except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
+                seen["error"] = f"{type(error).__name__}: {error}"
+                response = refused(RequestError(500, MISTAKE))
         seconds = time.perf_counter() - started
         self._metrics.requests.labels(str(response.status_code)).inc()
         self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)

@@ -1,5 +1,6 @@
 // The page: which pictures there are, what is asked for, and what becomes of each. They live in this tab alone.
 
+import { bar, chip, stripItem } from "./parts.js";
 import * as service from "./service.js";
 import * as viewer from "./viewer.js";
 import * as words from "./words.js";
@@ -17,7 +18,11 @@ function add(files) {
   for (const file of files) {
     const picture = { file, name: file.name, state: "reading", item: null, urls: [], aborting: new AbortController() };
     pictures.push(picture);
-    picture.item = stripItem(picture);
+    picture.item = stripItem(file.name, () => {
+      current = picture;
+      render();
+    });
+    $("strip").append(picture.item);
     current ??= picture;
     read(picture);
   }
@@ -120,8 +125,11 @@ async function work() {
       fail(picture, error);
     }
     queue.shift();
+    const focused = document.activeElement === $("cancel"); // which goes
     render();
-    if (picture === current) viewer.bringIntoView();
+    if (picture !== current) continue;
+    viewer.bringIntoView();
+    if (focused) $(picture.state === "done" ? "download" : "restore").focus();
   }
   working = false;
 }
@@ -152,25 +160,6 @@ function download(picture) {
 
 // ---- what is seen
 
-function stripItem(picture) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  button.type = "button";
-  for (const name of ["thumb", "name", "state"]) {
-    const part = document.createElement("span");
-    part.className = name;
-    button.append(part);
-  }
-  button.querySelector(".name").textContent = picture.name;
-  button.addEventListener("click", () => {
-    current = picture;
-    render();
-  });
-  item.append(button);
-  $("strip").append(item);
-  return item;
-}
-
 function stateOf({ state, far }) {
   if (state !== "working") return { reading: "reading", ready: "", waiting: "waiting", done: "restored", failed: "not possible" }[state];
   return far.tiles > 1 ? `${Math.round((100 * (far.tile - 1)) / far.tiles)} %` : "at work";
@@ -196,7 +185,8 @@ function render() {
   renderStrip();
   $("empty").hidden = Boolean(current);
   $("caption").hidden = !current;
-  $("problem").textContent = current?.error ?? "";
+  const problem = current?.error ?? "";
+  if ($("problem").textContent !== problem) $("problem").textContent = problem; // else it would be read out again
   const ready = pictures.filter((picture) => picture.look);
   const busy = current?.state === "working" || current?.state === "waiting";
   $("restore").disabled = !current?.look || busy;
@@ -239,23 +229,10 @@ function renderOutcome() {
   const chances = words.ranked(told.probabilities);
   $("bars-title").hidden = !chances.length;
   $("bars-title").textContent = words.whose(told);
-  $("bars").replaceChildren(...chances.map(([task, chance]) => bar(words.noun(task), chance)));
+  $("bars").replaceChildren(...chances.map(([task, chance]) => bar(task, chance)));
   const done = pictures.filter((picture) => picture.restored);
   $("download-all").hidden = done.length < 2;
   $("download-all").textContent = `Download all ${done.length}`;
-}
-
-function bar(name, chance) {
-  const item = document.createElement("li");
-  const [label, groove, says] = ["span", "i", "span"].map((kind) => document.createElement(kind));
-  const fill = document.createElement("b");
-  label.textContent = name;
-  says.textContent = words.percent(chance);
-  fill.style.width = `${100 * chance}%`;
-  groove.append(fill);
-  groove.setAttribute("aria-hidden", true);
-  item.append(label, groove, says);
-  return item;
 }
 
 function say(text) {
@@ -274,7 +251,9 @@ $("remove").addEventListener("click", () => remove(current));
 $("zoom").addEventListener("click", () => viewer.setZoom($("zoom").getAttribute("aria-pressed") !== "true"));
 $("panel").addEventListener("submit", (event) => {
   event.preventDefault();
+  const focused = document.activeElement === $("restore"); // which is disabled meanwhile
   enqueue([current]);
+  if (focused) $("cancel").focus();
 });
 $("restore-all").addEventListener("click", () => enqueue(pictures));
 $("cancel").addEventListener("click", () => {
@@ -323,15 +302,6 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("dragged");
   add([...(event.dataTransfer?.files ?? [])]);
 });
-
-function chip(task) {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: "wish", value: task });
-  const text = document.createElement("span");
-  text.textContent = words.noun(task).replace(/^./, (first) => first.toUpperCase());
-  label.append(input, text);
-  return label;
-}
 
 $("promise").textContent = words.promise(location.hostname);
 try {

@@ -247,6 +247,15 @@ def test_the_page_and_what_it_asks(answers, settings, model):
     assert np.abs(restored.astype(int) - wanted).max() <= 1
 
 
+def test_a_look_counts_as_inside_and_wants_the_token(answers, settings):
+    full = Service(replace(settings, queue=0))
+    assert answers(full, restore_at("/look", encoded()))[0].status_code == 429
+    assert b"instruct_ipt_waiting 0.0" in answers(full, request("GET", "/metrics"))[0].content
+    asks = Service(replace(settings, token=hashlib.sha256(b"open sesame").digest()))
+    assert answers(asks, restore_at("/look", encoded()))[0].status_code == 401
+    assert answers(asks, request("GET", "/about"))[0].json()["token"] is True
+
+
 def test_pages_of_other_sites_cannot_use_it_and_a_proxys_names_can(answers, settings):
     service = Service(settings)
     named = {"host": "pictures.example", "origin": "https://pictures.example"}
