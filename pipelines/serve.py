@@ -2,15 +2,15 @@
 
     python -m pipelines.serve [--model models:/instruct-ipt@champion] [--port 8000]
 
-POST /restore with a picture, and a task or an instruction or neither; GET /healthz, /readyz, /metrics. Runs until it is
-interrupted; its log, a line of JSON for each request, is on standard output. docs/serving.md has examples.
+The page at GET /; POST /restore with a picture, and a task or an instruction or neither; GET /healthz, /readyz,
+/metrics, /openapi.json. Runs until it is interrupted; its log, a line of JSON for each request, is on standard output.
+docs/serving.md has examples.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -28,13 +28,11 @@ from ipt.photos.images import MAX_PIXELS
 from pipelines.cluster.connection import connected
 from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
+from pipelines.serving.deployment import DEFAULTS, TOKEN, application, token
 from pipelines.serving.model import load
-from pipelines.serving.service import Service, Settings
-from pipelines.tracking.store import tracking_uri
+from pipelines.serving.service import Settings
 
 NAME = "instruct-ipt"
-TOKEN = "INSTRUCT_IPT_TOKEN"  # environment variable
-_MANY = 10_000  # requests that Ray lets in: whom to refuse, and how, is the service's to say
 
 
 def serve_forever(settings: Settings, host: str, port: int) -> None:
@@ -67,18 +65,7 @@ def start(settings: Settings, host: str, port: int) -> DeploymentHandle:
     """Start the service on the connected cluster and wait until it answers."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config={"enable_access_log": False})
-    environment = {"MLFLOW_TRACKING_URI": tracking_uri()}  # which may be a file of the folder we are in
-    deployment = serve.deployment(
-        name="service",
-        max_ongoing_requests=_MANY,
-        graceful_shutdown_timeout_s=settings.timeout,
-        ray_actor_options={
-            "num_cpus": 1,
-            "num_gpus": int(settings.device != "cpu"),
-            "runtime_env": {"env_vars": environment},
-        },
-    )(Service)
-    return serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
+    return serve.run(application(settings), name=NAME, route_prefix="/")
 
 
 def _print_log(handle: DeploymentHandle, output: TextIO) -> None:
@@ -121,20 +108,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", default=f"models:/{NAME}@champion", help="models:/NAME@ALIAS, or a checkpoint folder")
+    add("--model", help="models:/NAME@ALIAS, or a checkpoint folder")
     add("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all")
     add("--port", type=int, default=8000)
-    add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where the device has it")
+    add("--device", choices=("cpu", "cuda"))
+    add("--precision", choices=("auto", "fp32", "bf16"), help="auto: bf16 where the device has it")
     add("--threads", type=_positive(int), default=usable_cores(), help="batches at once on the CPU")
-    add("--batch", type=_positive(int), default=4, help="pictures that go through the network together, at most")
-    add("--batch-wait", type=_positive(float), default=0.01, help="seconds that a picture waits for others")
-    add("--queue", type=_positive(int), default=32, help="requests inside; more get 429")
-    add("--max-body", type=_positive(int), default=32_000_000, help="bytes; more get 413")
-    add("--max-pixels", type=_positive(int), default=12_000_000, help="of a picture; more get 413")
-    add("--body-timeout", type=_positive(float), default=30.0, help="seconds for a body to come; then 408")
-    add("--timeout", type=_positive(float), default=60.0, help="seconds for a picture; then 504")
-    add("--watch", type=_positive(float), default=10.0, help="seconds between looks at where the alias points")
+    add("--batch", type=_positive(int), help="pictures that go through the network together, at most")
+    add("--batch-wait", type=_positive(float), help="seconds that a picture waits for others")
+    add("--queue", type=_positive(int), help="requests inside; more get 429")
+    add("--max-body", type=_positive(int), help="bytes; more get 413")
+    add("--max-pixels", type=_positive(int), help="of a picture; more get 413")
+    add("--body-timeout", type=_positive(float), help="seconds for a body to come; then 408")
+    add("--timeout", type=_positive(float), help="seconds for a picture; then 504")
+    add("--watch", type=_positive(float), help="seconds between looks at where the alias points")
+    parser.set_defaults(**DEFAULTS)
     return parser
 
 
@@ -157,11 +145,9 @@ def main() -> None:
         raise ValueError(f"--max-pixels: expected at most {MAX_PIXELS}, got {arguments['max_pixels']}")
     if arguments["device"] != "cpu":
         arguments["threads"] = 1  # a GPU does one batch after the other
-    token = os.environ.get(TOKEN)
-    if not token and host not in ("127.0.0.1", "localhost", "::1"):
+    if not token() and host not in ("127.0.0.1", "localhost", "::1"):
         print(f"serve: {host} may be reached by others and no token is asked for; set {TOKEN}", file=sys.stderr)
-    digest = hashlib.sha256(token.encode()).digest() if token else None
-    serve_forever(Settings(**arguments, token=digest), host, port)
+    serve_forever(Settings(**arguments, token=token()), host, port)
 
 
 if __name__ == "__main__":

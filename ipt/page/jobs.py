@@ -134,5 +134,6 @@ class Workshop:
         job.check()
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         shown = preview(photo, restored) if job.with_preview else None
-        content = order.image if unchanged else encode_photo(photo, restored)  # as it came, to the byte
+        same = unchanged and not photo.foreign
+        content = order.image if same else encode_photo(photo, restored)  # as it came, to the byte
         return Outcome(content, mime(photo), plan, unchanged, shown)

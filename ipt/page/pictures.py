@@ -48,7 +48,7 @@ def look(image: bytes, max_pixels: int) -> Look:
 
 def browsers_show(photo: Photo) -> bool:
     """Whether a browser shows the file itself as it is: a common format of 8 bits."""
-    return photo.format in _SHOWN and photo.levels.dtype == np.uint8
+    return photo.format in _SHOWN and photo.levels.dtype == np.uint8 and not photo.foreign
 
 
 def preview(photo: Photo, levels: np.ndarray) -> tuple[bytes, str]:

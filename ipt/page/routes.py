@@ -11,7 +11,7 @@ from ipt.model import InstructIPT
 from ipt.page.answers import refused
 from ipt.page.pictures import Look
 from ipt.page.requests import RequestError
-from ipt.photos.images import FORMATS
+from ipt.photos.images import FORMATS, READ_ONLY
 from ipt.restoring.restore import STRENGTHS
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 PROGRESS = "application/vnd.instruct-ipt.progress"
 MISTAKE = "the service made a mistake; its log has the reason"
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_PICTURE = {"type": "string", "format": "binary", "description": "A JPEG, PNG, WebP, TIFF or BMP file."}
+_PICTURE = {
+    "type": "string",
+    "format": "binary",
+    "description": "JPEG, PNG, WebP, TIFF, BMP, AVIF, perhaps HEIC.",
+}
 _WISH = {
     "task": {"type": "string", "description": "What to do, by name. With neither this nor words, the picture decides."},
     "instruction": {"type": "string", "description": "What is wrong, in words."},
@@ -94,9 +98,8 @@ def _add_errors(app: "FastAPI") -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> "Response":
-        return refused(
-            RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"), error.headers
-        )
+        refusal = RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        return refused(refusal, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def own_mistake(request: Request, error: Exception) -> "Response":  # whose traceback is printed
@@ -124,7 +127,7 @@ def about(model: InstructIPT, name: str, max_body: int, max_pixels: int, token: 
         "model": name,
         "tasks": model.config.tasks,
         "strengths": STRENGTHS,
-        "suffixes": tuple(FORMATS),
+        "suffixes": (*FORMATS, *READ_ONLY),
         "max_body": max_body,
         "max_pixels": max_pixels,
         "token": token,

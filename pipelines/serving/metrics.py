@@ -48,9 +48,10 @@ class Metrics:
 
 
 class Log:
-    """Lines of JSON that wait to be fetched, in order; the oldest go where nobody fetches them."""
+    """Lines of JSON that wait to be fetched, in order; the oldest go where nobody fetches them. Or it prints them."""
 
-    def __init__(self, most: int = 10_000) -> None:
+    def __init__(self, most: int = 10_000, prints: bool = False) -> None:
+        self._prints = prints
         self._lines: queue.Queue[str] = queue.Queue(most)
         self._adding = threading.Lock()
 
@@ -58,6 +59,9 @@ class Log:
         """Add a line with the time, the event and `values` that are not None."""
         named = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | values
         line = json.dumps({name: value for name, value in named.items() if value is not None})
+        if self._prints:
+            print(line, flush=True)
+            return
         with self._adding:
             if self._lines.full():
                 self._lines.get_nowait()

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ipt.network.precision import Precision
-from ipt.page.answers import json_answer, mime, picture_answer, refused, tell
+from ipt.page.answers import mime, picture_answer, refused, tell
+from ipt.page.pictures import Look, look, preview, read_picture
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
-from ipt.photos.images import ImageError, TooManyPixelsError
-from ipt.photos.photo import encode_photo, read_photo
+from ipt.page.routes import MISTAKE, PROGRESS, about, last_pieces
+from ipt.photos.photo import encode_photo
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
@@ -34,7 +37,7 @@ class Settings:
     """All that a person may choose of a service."""
 
     model: str
-    device: str
+    device: Literal["cpu", "cuda"]
     precision: Precision
     threads: int  # batches at once, each with one of the model's copies
     batch: int
@@ -46,14 +49,15 @@ class Settings:
     timeout: float  # seconds
     watch: float  # seconds
     token: bytes | None  # SHA-256 of it
+    prints: bool = False  # the log, where nobody fetches it
 
 
 class Service:
-    """Answers POST /restore, GET /healthz, /readyz and /metrics."""
+    """What the routes of `pipelines.serving.routes` answer, in one process with one model."""
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(1 if settings.device == "cpu" else torch.get_num_threads())
-        self._settings, self._log, self._metrics = settings, Log(), Metrics()
+        self._settings, self._log, self._metrics = settings, Log(prints=settings.prints), Metrics()
         self._watcher = Watcher(settings.model, settings.device, settings.threads, settings.watch, self._reloaded)
         self._metrics.model.labels(self._watcher.loaded.version).set(1)
         self._files = ThreadPoolExecutor(_FILE_THREADS)
@@ -91,55 +95,54 @@ class Service:
         await asyncio.sleep(_FAREWELL)
         return "\n".join(self._log.take())
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer one HTTP request."""
-        answers = {
-            ("POST", "/restore"): self._answer_restore,
-            ("GET", "/healthz"): self._answer_health,
-            ("GET", "/readyz"): self._answer_ready,
-            ("GET", "/metrics"): self._answer_metrics,
-        }
-        path = request.url.path
-        answer = answers.get((request.method, path))
-        if answer:
-            return await answer(request)
-        allowed = [method for method, known in answers if known == path]
-        if allowed:
-            return refused(RequestError(405, f"{path}: expected {allowed[0]}"), {"Allow": allowed[0]})
-        return refused(RequestError(404, "expected POST /restore, or GET /healthz, /readyz or /metrics"))
+    def about(self) -> dict[str, Any]:
+        """What the page has to know."""
+        loaded, settings = self._watcher.loaded, self._settings
+        asks = settings.token is not None
+        return about(loaded.model, loaded.version, settings.max_body, settings.max_pixels, asks)
 
-    async def _answer_health(self, request: Request) -> Response:
-        return json_answer({"status": "ok"})
-
-    async def _answer_ready(self, request: Request) -> Response:
+    def ready(self) -> dict[str, str]:
+        """The model's version; a RequestError of 503 where no request is taken."""
         if self._stopping or self._waiting >= self._settings.queue:
-            return refused(RequestError(503, "stopping" if self._stopping else "the queue is full"))
-        return json_answer({"status": "ready", "model": self._watcher.loaded.version})
+            raise RequestError(503, "stopping" if self._stopping else "the queue is full")
+        return {"status": "ready", "model": self._watcher.loaded.version}
 
-    async def _answer_metrics(self, request: Request) -> Response:
-        try:
-            self._check_token(request)
-        except RequestError as refusal:
-            return refused(refusal)
-        return Response(self._metrics.to_text(), media_type="text/plain; version=0.0.4")
+    def metrics(self, request: Request) -> bytes:
+        """The metrics in Prometheus's text format."""
+        self._check_token(request)
+        return self._metrics.to_text()
 
-    async def _answer_restore(self, request: Request) -> Response:
-        """Whatever happens inside becomes an answer, a number and a line of the log."""
-        started = time.perf_counter()
-        seen: dict[str, object] = {}
+    async def look(self, request: Request) -> Look:
+        """What a browser can show of a picture."""
+        with self._inside():
+            order = await self._read(request)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._files, look, order.image, self._settings.max_pixels)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Count a request as one of those that wait or are at work."""
         self._waiting += 1
         self._metrics.waiting.set(self._waiting)
         try:
-            response = await self._restore(request, started, seen)
-        except RequestError as refusal:
-            seen["error"] = str(refusal)
-            response = refused(refusal)
-        except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
-            seen["error"] = f"{type(error).__name__}: {error}"
-            response = refused(RequestError(500, "the service made a mistake; its log has the reason"))
+            yield
         finally:
             self._waiting -= 1
             self._metrics.waiting.set(self._waiting)
+
+    async def restore(self, request: Request) -> Response:
+        """Answer POST /restore; whatever happens inside becomes an answer, a number and a line of the log."""
+        started = time.perf_counter()
+        seen: dict[str, object] = {}
+        with self._inside():
+            try:
+                response = await self._restore(request, started, seen)
+            except RequestError as refusal:
+                seen["error"] = str(refusal)
+                response = refused(refusal)
+            except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
+                seen["error"] = f"{type(error).__name__}: {error}"
+                response = refused(RequestError(500, MISTAKE))
         seconds = time.perf_counter() - started
         self._metrics.requests.labels(str(response.status_code)).inc()
         self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)
@@ -147,13 +150,7 @@ class Service:
 
     async def _restore(self, request: Request, started: float, seen: dict) -> Response:
         settings = self._settings
-        self._check_token(request)
-        if self._stopping:
-            raise RequestError(503, "the service is stopping")
-        if self._waiting > settings.queue:
-            raise RequestError(429, f"{settings.queue} requests are waiting already; try again later")
-        body = await read_body(request, settings.max_body, settings.body_timeout)
-        order = await read_order(request.headers, body)
+        order = await self._read(request)
         seen["bytes"] = len(order.image)
         job_of = _Pending()
         try:
@@ -166,18 +163,28 @@ class Service:
         self._metrics.count(time.perf_counter() - started, outcome.restored, outcome.plan.tasks, outcome.batch)
         told = tell(outcome.plan, version)
         seen |= {"tasks": told["tasks"], "by": told["by"], "batch": outcome.batch, "model": told["model"]}
-        return picture_answer(request, content, mime(photo), told)
+        if PROGRESS not in request.headers.get("accept", ""):
+            return picture_answer(request, content, mime(photo), told)
+        shown = await asyncio.get_running_loop().run_in_executor(self._files, preview, photo, outcome.restored)
+        told["unchanged"] = content is order.image
+        pieces = last_pieces(told, {"restored": (content, mime(photo)), "preview": shown})
+        return Response(b"".join(pieces), media_type=PROGRESS)
+
+    async def _read(self, request: Request) -> Order:
+        """The order of one who may ask, within the limits."""
+        settings = self._settings
+        self._check_token(request)
+        if self._stopping:
+            raise RequestError(503, "the service is stopping")
+        if self._waiting > settings.queue:
+            raise RequestError(429, f"{settings.queue} requests are waiting already; try again later")
+        return await read_order(request.headers, await read_body(request, settings.max_body, settings.body_timeout))
 
     async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
         """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
         check_order(loaded.model, order)
-        try:
-            photo = await loop.run_in_executor(self._files, read_photo, order.image, self._settings.max_pixels)
-        except TooManyPixelsError as error:
-            raise RequestError(413, str(error)) from error
-        except ImageError as error:
-            raise RequestError(422, str(error)) from error
+        photo = await loop.run_in_executor(self._files, read_picture, order.image, self._settings.max_pixels)
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
         job = pending.job = Job(

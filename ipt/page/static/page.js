@@ -1,5 +1,6 @@
 // The page: which pictures there are, what is asked for, and what becomes of each. They live in this tab alone.
 
+import { bar, chip, stripItem } from "./parts.js";
 import * as service from "./service.js";
 import * as viewer from "./viewer.js";
 import * as words from "./words.js";
@@ -17,7 +18,11 @@ function add(files) {
   for (const file of files) {
     const picture = { file, name: file.name, state: "reading", item: null, urls: [], aborting: new AbortController() };
     pictures.push(picture);
-    picture.item = stripItem(picture);
+    picture.item = stripItem(file.name, () => {
+      current = picture;
+      render();
+    });
+    $("strip").append(picture.item);
     current ??= picture;
     read(picture);
   }
@@ -120,8 +125,11 @@ async function work() {
       fail(picture, error);
     }
     queue.shift();
+    const focused = document.activeElement === $("cancel"); // which goes
     render();
-    if (picture === current) viewer.bringIntoView();
+    if (picture !== current) continue;
+    viewer.bringIntoView();
+    if (focused) $(picture.state === "done" ? "download" : "restore").focus();
   }
   working = false;
 }
@@ -130,6 +138,7 @@ function keep(picture, { told, restored, preview }) {
   for (const url of [picture.after, picture.restored]) if (url) URL.revokeObjectURL(url);
   picture.told = told;
   picture.restored = address(picture, restored);
+  picture.saved = words.saved(picture.name, restored.type);
   picture.after = address(picture, preview);
   picture.wholeAfter = picture.look.showsFile ? picture.restored : picture.after;
   picture.state = "done";
@@ -146,30 +155,11 @@ function leaveQueue(picture) {
 function download(picture) {
   const link = document.createElement("a");
   link.href = picture.restored;
-  link.download = picture.name;
+  link.download = picture.saved;
   link.click();
 }
 
 // ---- what is seen
-
-function stripItem(picture) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  button.type = "button";
-  for (const name of ["thumb", "name", "state"]) {
-    const part = document.createElement("span");
-    part.className = name;
-    button.append(part);
-  }
-  button.querySelector(".name").textContent = picture.name;
-  button.addEventListener("click", () => {
-    current = picture;
-    render();
-  });
-  item.append(button);
-  $("strip").append(item);
-  return item;
-}
 
 function stateOf({ state, far }) {
   if (state !== "working") return { reading: "reading", ready: "", waiting: "waiting", done: "restored", failed: "not possible" }[state];
@@ -196,7 +186,8 @@ function render() {
   renderStrip();
   $("empty").hidden = Boolean(current);
   $("caption").hidden = !current;
-  $("problem").textContent = current?.error ?? "";
+  const problem = current?.error ?? "";
+  if ($("problem").textContent !== problem) $("problem").textContent = problem; // else it would be read out again
   const ready = pictures.filter((picture) => picture.look);
   const busy = current?.state === "working" || current?.state === "waiting";
   $("restore").disabled = !current?.look || busy;
@@ -239,23 +230,10 @@ function renderOutcome() {
   const chances = words.ranked(told.probabilities);
   $("bars-title").hidden = !chances.length;
   $("bars-title").textContent = words.whose(told);
-  $("bars").replaceChildren(...chances.map(([task, chance]) => bar(words.noun(task), chance)));
+  $("bars").replaceChildren(...chances.map(([task, chance]) => bar(task, chance)));
   const done = pictures.filter((picture) => picture.restored);
   $("download-all").hidden = done.length < 2;
   $("download-all").textContent = `Download all ${done.length}`;
-}
-
-function bar(name, chance) {
-  const item = document.createElement("li");
-  const [label, groove, says] = ["span", "i", "span"].map((kind) => document.createElement(kind));
-  const fill = document.createElement("b");
-  label.textContent = name;
-  says.textContent = words.percent(chance);
-  fill.style.width = `${100 * chance}%`;
-  groove.append(fill);
-  groove.setAttribute("aria-hidden", true);
-  item.append(label, groove, says);
-  return item;
 }
 
 function say(text) {
@@ -274,7 +252,9 @@ $("remove").addEventListener("click", () => remove(current));
 $("zoom").addEventListener("click", () => viewer.setZoom($("zoom").getAttribute("aria-pressed") !== "true"));
 $("panel").addEventListener("submit", (event) => {
   event.preventDefault();
+  const focused = document.activeElement === $("restore"); // which is disabled meanwhile
   enqueue([current]);
+  if (focused) $("cancel").focus();
 });
 $("restore-all").addEventListener("click", () => enqueue(pictures));
 $("cancel").addEventListener("click", () => {
@@ -289,6 +269,16 @@ $("download-all").addEventListener("click", async () => {
     download(picture);
     await new Promise((done) => setTimeout(done, 200)); // browsers lose some of those that come all at once
   }
+});
+$("token").addEventListener("change", () => {
+  service.useToken($("token").value);
+  for (const picture of pictures) {
+    if (picture.look || picture.state === "reading") continue;
+    picture.state = "reading"; // what was refused may be allowed now
+    picture.error = null;
+    read(picture);
+  }
+  render();
 });
 $("words").addEventListener("input", () => {
   const said = $("words").value.trim();
@@ -314,18 +304,10 @@ addEventListener("drop", (event) => {
   add([...(event.dataTransfer?.files ?? [])]);
 });
 
-function chip(task) {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: "wish", value: task });
-  const text = document.createElement("span");
-  text.textContent = words.noun(task).replace(/^./, (first) => first.toUpperCase());
-  label.append(input, text);
-  return label;
-}
-
 $("promise").textContent = words.promise(location.hostname);
 try {
   limits = await service.about();
+  $("asks-token").hidden = !limits.token;
   document.querySelector(".chips").append(...limits.tasks.map(chip));
   $("known").textContent = `It knows ${limits.tasks.map(words.noun).join(", ")}. One picture or many, of any size.`;
   $("files").accept = limits.suffixes.join(",");

@@ -2,6 +2,12 @@
 
 const PROGRESS = "application/vnd.instruct-ipt.progress";
 
+const headers = {}; // of every request
+
+export function useToken(token) {
+  headers.Authorization = `Bearer ${token}`;
+}
+
 export async function about() {
   return (await ask("about", {})).json();
 }
@@ -47,7 +53,7 @@ function form(file, wish) {
 async function ask(path, request) {
   let answer;
   try {
-    answer = await fetch(path, request);
+    answer = await fetch(path, { ...request, headers: { ...request.headers, ...headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The service does not answer. Is it still running?");

@@ -2,7 +2,7 @@
 
 export const noun = (task) => (task.startsWith("de") ? task.slice(2) : task);
 
-const percent = (value) => `${Math.round(100 * value)} %`;
+export const percent = (value) => `${Math.round(100 * value)} %`;
 const list = (tasks) => tasks.map(noun).join(" and ");
 const wanted = (tasks) => tasks.map((task) => (task.startsWith("de") ? `remove ${noun(task)}` : task)).join(" and ");
 const does = (tasks) => (tasks.every((task) => task.startsWith("de")) ? "removed" : "worked on");
@@ -46,4 +46,7 @@ export function promise(host) {
     : `Pictures go to ${host} alone and are forgotten with this page.`;
 }
 
-export { percent };
+// The name to save a restored picture under: its own, unless it became a file of another kind (HEIC and AVIF do).
+export function saved(name, type) {
+  return name.replace(/\.(heic|heif|avif)$/i, type === "image/png" ? ".png" : ".jpg");
+}

@@ -108,6 +108,16 @@ def test_a_picture_that_shows_nothing_comes_back_to_the_byte(client, encoded):
     assert restore(client, image).content == image
 
 
+def test_what_is_not_written_comes_back_as_jpeg_also_where_nothing_was_done(client):
+    buffer = io.BytesIO()
+    Image.new("RGB", (28, 20), "gray").save(buffer, "AVIF")
+    answer = client.post("/restore", files={"image": buffer.getvalue()})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
+    look = client.post("/look", files={"image": buffer.getvalue()})
+    assert look.headers["x-shown"] != "file"
+
+
 def test_progress_by_tile_then_the_files(client, model, encoded, monkeypatch):
     monkeypatch.setattr("ipt.page.jobs.affordable_tile", lambda *_: 100)
     monkeypatch.setattr("ipt.page.app._LOOKS", 0.001)

@@ -152,8 +152,11 @@ def test_a_16_bit_tiff_is_shown_and_stays_one(open_page, model, tmp_path):
     page = open_page()
     drop(page, "scan.tif", cv2.imencode(".tif", wide)[1].tobytes())
     page.get_by_role("radio", name="Rain").check()
-    page.get_by_role("button", name="Restore", exact=True).click()
+    expect(page.locator("#restore")).to_be_enabled()
+    page.get_by_role("button", name="Restore", exact=True).focus()
+    page.keyboard.press("Enter")
     expect(page.locator("#outcome-says")).to_have_text("It removed rain, as you chose.")
+    expect(page.get_by_role("button", name="Download", exact=True)).to_be_focused()
     assert page.locator("#after").evaluate("async image => (await image.decode(), image.naturalWidth)") == 40
     name, content = downloaded(page, tmp_path)
     assert (name, read_photo(content).format) == ("scan.tif", "TIFF")
@@ -203,7 +206,10 @@ def test_a_large_picture_with_progress_and_at_actual_size(open_page, monkeypatch
     scroller.evaluate("it => it.scrollTo(0, 0)")
     scroller.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
+    for _ in range(100):  # it moves smoothly, when the browser has time
+        if scroller.evaluate("it => it.scrollLeft"):
+            break
+        page.wait_for_timeout(100)
     assert scroller.evaluate("it => it.scrollLeft") > 0
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 

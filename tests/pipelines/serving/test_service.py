@@ -9,17 +9,19 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.requests import Request
 
 from ipt import restore_image
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.page.routes import PROGRESS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration
 from pipelines.serving import service as serve_worker
+from pipelines.serving.routes import create_app
 from pipelines.serving.service import Service, Settings
 
 
@@ -45,18 +47,24 @@ def encoded(kind: str = "PNG", size: tuple[int, int] = (24, 20), mode: str = "RG
     return buffer.getvalue()
 
 
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> Request:
-    async def receive() -> dict:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "server": ("s", 80)}
-    return Request(scope | {"scheme": "http"}, receive)
+def request(method: str, path: str, body: bytes = b"", **headers: str) -> httpx2.Request:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.Request(method, f"http://127.0.0.1:8000{path}", content=body, headers=named)
 
 
-def restore(image: bytes, headers: dict[str, str] | None = None, **wish: object) -> Request:
+async def ask(service: Service, one: httpx2.Request) -> httpx2.Response:
+    """An answer by the routes that Ray Serve runs."""
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(create_app(service))) as client:
+        return await client.send(one)
+
+
+def restore(image: bytes, headers: dict[str, str] | None = None, **wish: object) -> httpx2.Request:
+    return restore_at("/restore", image, headers, **wish)
+
+
+def restore_at(path: str, image: bytes, headers: dict[str, str] | None = None, **wish: object) -> httpx2.Request:
     body = json.dumps({"image": base64.b64encode(image).decode(), **wish}).encode()
-    return request("POST", "/restore", body, content_type="application/json", **(headers or {}))
+    return request("POST", path, body, content_type="application/json", **(headers or {}))
 
 
 @pytest.fixture
@@ -66,8 +74,8 @@ def answers(monkeypatch):
     monkeypatch.setattr(serve_worker.serve, "get_replica_context", lambda: SimpleNamespace(_deployment_config=config))
     with asyncio.Runner() as runner:
 
-        async def all_at_once(service: Service, requests: tuple[Request, ...]) -> list:
-            return await asyncio.gather(*(service(one) for one in requests))
+        async def all_at_once(service: Service, requests: tuple[httpx2.Request, ...]) -> list:
+            return await asyncio.gather(*(ask(service, one) for one in requests))
 
         yield lambda service, *requests: runner.run(all_at_once(service, requests))
 
@@ -86,17 +94,17 @@ def test_requests_at_the_same_time_share_a_batch_and_keep_their_formats(answers,
     ]
     got = answers(service, *(restore(image, **wish) for image, wish in wishes))
     for (image, wish), answer in zip(wishes, got, strict=True):
-        came, back = read_photo(image), read_photo(answer.body)
+        came, back = read_photo(image), read_photo(answer.content)
         assert answer.status_code == 200
         assert back.format == came.format
-        assert answer.media_type == f"image/{came.format.lower()}"
+        assert answer.headers["content-type"] == f"image/{came.format.lower()}"
         assert answer.headers["x-tasks"] == wish.get("task", "")
         if came.format == "PNG":
             wanted = restore_image(model, came.levels, **wish)
             assert np.abs(back.levels.astype(int) - wanted).max() <= 1
             assert not np.array_equal(back.levels, came.levels)
-    assert np.array_equal(read_photo(got[1].body).alpha, read_photo(wishes[1][0]).alpha)
-    assert got[3].body == wishes[3][0]  # nothing seen for sure: as it came
+    assert np.array_equal(read_photo(got[1].content).alpha, read_photo(wishes[1][0]).alpha)
+    assert got[3].content == wishes[3][0]  # nothing seen for sure: as it came
     assert [line["batch"] for line in log_of(service)].count(3) == 3
 
 
@@ -105,7 +113,7 @@ def test_json_has_all_in_one(answers, settings, model):
     answer = answers(Service(settings), restore(image, {"accept": "application/json"}, instruction="remove the rain"))[
         0
     ]
-    told = json.loads(answer.body)
+    told = json.loads(answer.content)
     assert set(told) == {"image", "type", "tasks", "by", "understood", "probabilities", "model"}
     levels, wish = read_photo(image).levels, {"instruction": "remove the rain"}
     plan = plan_restoration(model, levels, **wish)
@@ -121,7 +129,7 @@ def test_large_pictures_go_alone(answers, settings, model):
     service = Service(settings)
     answer = answers(service, restore(image, task="deblur"))[0]
     wanted = restore_image(model, read_photo(image).levels, task="deblur")
-    assert np.array_equal(read_photo(answer.body).levels, wanted)
+    assert np.array_equal(read_photo(answer.content).levels, wanted)
     assert answers(service, restore(image, instruction="\ud800 rain"))[0].status_code == 400
 
 
@@ -130,7 +138,7 @@ def test_what_is_refused_and_how(answers, settings):
     image = encoded()
     cases = [
         (request("GET", "/restore"), 405),
-        (request("POST", "/"), 404),
+        (request("POST", "/"), 405),
         (request("GET", "/../../etc/passwd"), 404),
         (restore(image, task="../../etc/passwd"), 400),
         (restore(image, task="denoise", instruction="denoise"), 400),
@@ -144,9 +152,9 @@ def test_what_is_refused_and_how(answers, settings):
     ]
     for asked, status in cases:
         answer = answers(service, asked)[0]
-        assert answer.status_code == status, answer.body
-        assert answer.body.count(b"\n") == 1
-        assert set(json.loads(answer.body)) == {"error"}
+        assert answer.status_code == status, answer.content
+        assert answer.content.count(b"\n") == 1
+        assert set(json.loads(answer.content)) == {"error"}
     assert answers(service, restore(image, task="denoise"))[0].status_code == 200
     lines = log_of(service)
     assert [line["status"] for line in lines] == [status for _, status in cases if status not in (404, 405)] + [200]
@@ -169,7 +177,7 @@ def test_a_mistake_of_ours_is_told_to_the_log_alone(answers, settings, monkeypat
     service = Service(settings)
     answer = answers(service, restore(encoded(), task="denoise"))[0]
     assert answer.status_code == 500
-    assert b"secret" not in answer.body
+    assert b"secret" not in answer.content
     assert "secret" in log_of(service)[-1]["error"]
 
 
@@ -187,7 +195,7 @@ def test_token(answers, settings):
 def test_metrics_count(answers, settings):
     service = Service(settings)
     answers(service, restore(encoded(), task="denoise"), restore(b"x"), restore(encoded(), task="deblur"))
-    text = answers(service, request("GET", "/metrics"))[0].body.decode()
+    text = answers(service, request("GET", "/metrics"))[0].content.decode()
     for line in (
         'instruct_ipt_requests_total{status="200"} 2.0',
         'instruct_ipt_requests_total{status="422"} 1.0',
@@ -203,14 +211,55 @@ def test_who_is_inside_is_served_to_the_end(answers, settings):
     service = Service(settings)
 
     async def stop(service: Service) -> tuple:
-        inside = asyncio.create_task(service(restore(encoded(), task="denoise")))
+        inside = asyncio.create_task(ask(service, restore(encoded(), task="denoise")))
         await asyncio.sleep(0)
         log = await service.drain()
         assert inside.done()
-        late = [await service(asked) for asked in (restore(encoded(), task="denoise"), request("GET", "/readyz"))]
+        late = [await ask(service, asked) for asked in (restore(encoded(), task="denoise"), request("GET", "/readyz"))]
         return inside.result(), *late, log
 
     inside, *late, log = asyncio.run(stop(service))
     assert inside.status_code == 200
     assert [answer.status_code for answer in late] == [503, 503]
     assert [json.loads(line)["status"] for line in log.splitlines()] == [200]
+
+
+def test_the_page_and_what_it_asks(answers, settings, model):
+    service, image = Service(settings), encoded()
+    page, about, look, described = answers(
+        service,
+        request("GET", "/"),
+        request("GET", "/about"),
+        restore_at("/look", image),
+        request("GET", "/openapi.json"),
+    )
+    assert "<title>" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert (tuple(about.json()["tasks"]), about.json()["max_pixels"]) == (model.config.tasks, 500_000)
+    assert (look.headers["x-width"], look.headers["x-height"]) == ("24", "20")
+    assert {"/restore", "/look", "/healthz", "/readyz", "/metrics"} <= set(described.json()["paths"])
+    done = answers(service, restore(image, {"accept": PROGRESS}, task="derain"))[0]
+    line, _, files = done.content.partition(b"\n")
+    listed = json.loads(line)["done"]["files"]
+    assert [file["name"] for file in listed] == ["restored", "preview"]
+    assert len(files) == sum(file["bytes"] for file in listed)
+    wanted = restore_image(model, read_photo(image).levels, task="derain")
+    restored = read_photo(files[: listed[0]["bytes"]]).levels
+    assert np.abs(restored.astype(int) - wanted).max() <= 1
+
+
+def test_a_look_counts_as_inside_and_wants_the_token(answers, settings):
+    full = Service(replace(settings, queue=0))
+    assert answers(full, restore_at("/look", encoded()))[0].status_code == 429
+    assert b"instruct_ipt_waiting 0.0" in answers(full, request("GET", "/metrics"))[0].content
+    asks = Service(replace(settings, token=hashlib.sha256(b"open sesame").digest()))
+    assert answers(asks, restore_at("/look", encoded()))[0].status_code == 401
+    assert answers(asks, request("GET", "/about"))[0].json()["token"] is True
+
+
+def test_pages_of_other_sites_cannot_use_it_and_a_proxys_names_can(answers, settings):
+    service = Service(settings)
+    named = {"host": "pictures.example", "origin": "https://pictures.example"}
+    assert answers(service, restore(encoded(), named, task="derain"))[0].status_code == 200
+    other = {"origin": "https://evil.example"}
+    assert answers(service, restore(encoded(), other, task="derain"))[0].status_code == 403
