@@ -95,15 +95,12 @@ def test_no_cluster_is_told(project, undisturbed):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("victim", "storage"), [("worker", "folder"), ("node", "folder"), ("driver", "s3")], indirect=["storage"]
-)
+# A worker alone: benchmarks/faults.py. With its node it dies here too.
+@pytest.mark.parametrize(("victim", "storage"), [("node", "folder"), ("driver", "s3")], indirect=["storage"])
 def test_training_goes_on_after_a_kill(project, undisturbed, cluster, storage, victim):
     training = Training(project.folder, cluster)
     training.wait_for(lambda: training.step >= 26)
-    if victim == "worker":
-        cluster.trainers()[-1].kill()
-    elif victim == "node":
+    if victim == "node":
         cluster.kill(2)
     else:
         training.kill()

@@ -55,11 +55,12 @@ def test_the_wheel_in_an_empty_environment_restores_a_picture(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv/bin/python"
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "-c", ROOT / "constraints.txt", wheel], check=True)
-    packages = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True).stdout
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # else pip sees this checkout
+    subprocess.run([*pip, "install", "--quiet", "-c", ROOT / "constraints.txt", wheel], check=True, env=clean)
+    listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True, env=clean)
+    packages = listed.stdout
     assert len(packages.splitlines()) <= 40
     Image.effect_noise((64, 48), 50).convert("RGB").save(tmp_path / "a.jpg")
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [tmp_path / "venv/bin/ipt", "restore", "a.jpg", "-o", "b.jpg", "--task", "denoise"]
     subprocess.run(command, cwd=tmp_path, env=clean, check=True)
     assert Image.open(tmp_path / "b.jpg").size == (64, 48)
