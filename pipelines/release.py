@@ -114,7 +114,8 @@ def ship(folder: Path) -> None:
                 number, _ = copy_version(there, number, here, params.register.experiment, ALIAS)
         files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     told = {name: score["compressed"] for name, score in (scores["tasks"] | scores["real_pairs"]).items()}
-    files["README.md"] = (front_matter(made["model"], told) + card).encode()
+    told.pop("overall", None)
+    files["README.md"] = (front_matter(made["model"], list(params.tasks), told) + card).encode()
     write_all(RELEASED, files)
     print(f"release: {RELEASED} is version {number} of {made['model']} here, alias {ALIAS}; commit it")
 

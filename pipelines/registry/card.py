@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ruamel.yaml import YAML
@@ -50,7 +50,7 @@ def model_card(name: str, config: ModelConfig, params: Params, data: str, card: 
     )
 
 
-def front_matter(name: str, scores: Mapping[str, Mapping[str, float]]) -> str:
+def front_matter(name: str, tasks: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> str:
     """What hubs read of a card: YAML before its Markdown, with the `psnr` and `ssim` of each of `scores`."""
     results = [
         {
@@ -66,7 +66,7 @@ def front_matter(name: str, scores: Mapping[str, Mapping[str, float]]) -> str:
         "license_link": "README.md",
         "library_name": "instruct-ipt",
         "pipeline_tag": TASK_TYPE,
-        "tags": ["image-restoration", *scores],
+        "tags": ["image-restoration", *tasks],
         "metrics": ["psnr", "ssim"],
         "model-index": [{"name": name, "results": results}],
     }
@@ -143,8 +143,9 @@ def _row(name: str, score: Score) -> str:
 
 def _source(source: Source, licences: str | None) -> str:
     if source.folder:
-        told = " ".join((licences or "their licences are their owner's to state").split()).removesuffix(".")
-        return f"Photographs in `{source.folder.path}`: {told}."
+        if licences:
+            return f"Photographs: {' '.join(licences.split()).removesuffix('.')}."
+        return f"Photographs in `{source.folder.path}`; their licences are their owner's to state."
     if leaves := source.dead_leaves:
         return f"{leaves.images} procedural dead-leaves pictures of {leaves.size} pixels; nobody's."
     return (
