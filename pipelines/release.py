@@ -59,7 +59,8 @@ def start(folder: Path, photographs: Path | None) -> None:
         raise FileExistsError(f"{folder}: is begun already with the photographs that its {PARAMS_FILE} names")
     load_params(folder / PARAMS_FILE)
     call(folder, "pipelines.repro", "understand", "analyze")
-    call(folder, "dvc", "checkout", "--quiet", "--relink", "--allow-missing")  # else DVC keeps all data twice
+    # Else DVC keeps all data twice. Not what `decay` has left: of that it has no copy, and refuses.
+    call(folder, "dvc", "checkout", "--quiet", "--relink", "prepare", "synthesize")
     call(folder, "pipelines.repro", "train")
 
 

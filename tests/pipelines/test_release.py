@@ -55,6 +55,15 @@ def test_one_that_is_begun_keeps_its_photographs(released, tmp_path):
         start(tmp_path, tmp_path)
 
 
+def test_going_on_links_the_data_and_touches_nothing_that_decay_made(released, monkeypatch):
+    called = []
+    monkeypatch.setattr("pipelines.release.call", lambda folder, *words: called.append((folder, *words)))
+    start(released.parent, None)
+    [checkout] = [words for words in called if words[1] == "dvc"]
+    assert checkout[-2:] == ("prepare", "synthesize")
+    assert called[-1] == (released.parent, "pipelines.repro", "train")
+
+
 def test_nothing_is_finished_that_was_not_begun(tmp_path):
     with pytest.raises(FileNotFoundError, match="no release was begun here"):
         decay(tmp_path)
