@@ -69,5 +69,5 @@ def test_the_wheel_in_an_empty_environment_restores_a_picture(tmp_path):
         cwd=tmp_path, env=clean, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert refused.returncode == 2
-    assert "pip install 'instruct-ipt[peline]'" in refused.stderr
+    assert "pip install 'instruct-ipt[pipeline]'" in refused.stderr
     assert refused.stderr.count("\n") == 1
