@@ -25,6 +25,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from pipelines.common.params import Params
 
+WRITTEN = ("dvc.lock", "metrics", "plots")
 RUN_KEY = "instruct_ipt.train"  # tag with the name of the training run
 
 
@@ -108,11 +109,20 @@ def params_of(params: Params) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit checked out, with `-dirty` where files differ from it; `unknown` outside of git."""
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() or "unknown"
+    """The commit checked out, with `-dirty` where code or params differ from it; `unknown` outside of git.
+
+    What `dvc repro` itself writes (WRITTEN) makes no commit dirty.
+    """
+    commit = _git("rev-parse", "HEAD").strip()
+    if not commit:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{name}" for name in WRITTEN))
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*words: str) -> str:
+    """What git prints; nothing where there is no git or it fails."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""

@@ -1,6 +1,7 @@
 """Tracking, with real MLflow on SQLite: one run that goes on; a store away costs a message."""
 
 import dataclasses
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -228,4 +229,26 @@ def test_the_commit_is_unknown_outside_of_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_commit() == "unknown"
     monkeypatch.chdir(Path(__file__).parent)
-    assert len(git_commit().removesuffix("-dirty")) >= 7
+    assert len(git_commit().removesuffix("-dirty")) == 40
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() == "unknown"
+
+
+def test_code_and_params_make_a_commit_dirty_what_a_run_writes_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("code.py", "params.yaml", "dvc.lock", "metrics/train.json", "plots/loss.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("1")
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *words], check=True)
+    for name in ("dvc.lock", "metrics/train.json", "plots/loss.csv", "new.txt"):
+        Path(name).write_text("2")
+    assert len(git_commit()) == 40
+    for name in ("code.py", "params.yaml"):
+        Path(name).write_text("2")
+        assert git_commit().endswith("-dirty")
+        Path(name).write_text("1")
