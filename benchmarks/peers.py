@@ -24,7 +24,8 @@ import torch
 
 from benchmarks.marks import write_between
 from benchmarks.peer_methods import Method, Restore, methods
-from ipt.model import RELEASED, InstructIPT
+from ipt import RELEASED
+from ipt.model import InstructIPT
 from pipelines.common.files import write_json
 from pipelines.common.params import RealPairs, load_params
 from pipelines.data.metrics import psnr, ssim

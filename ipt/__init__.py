@@ -18,6 +18,7 @@ __all__ = [
     "restore_image",
 ]
 
+RELEASED = "instruct-ipt"  # the name of the model that comes with the package
 _HOMES = {
     "InstructIPT": "model",
     "ModelConfig": "network.config",

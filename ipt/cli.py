@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from ipt import RELEASED
 from ipt.reports import print_reports, printable
 
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
@@ -18,7 +20,6 @@ if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait fo
     from ipt.model import InstructIPT
     from ipt.restoring.photographs import Report, Request
 
-DEFAULT_MODEL = "instruct-ipt"
 CANNOT_GO_ON = (ValueError, OSError, RuntimeError)  # wrong input, files, a registry that does not answer
 STOPPED = "ipt: stopped; whole files only were written, the same command does the rest"
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -52,7 +53,7 @@ def main(
 def restore(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders or patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file where the input is one.")],
-    model: Model = DEFAULT_MODEL,
+    model: Model = RELEASED,
     instruction: Annotated[str | None, typer.Option("--instruction", "-i", help="What is wrong, in words.")] = None,
     task: Annotated[str | None, typer.Option(help="What to do, by name. With neither, the picture decides.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly, 0 to 1.5.")] = 1.0,
@@ -77,7 +78,7 @@ def restore(
     A second call does what is missing. A file that cannot be restored is reported, the others go on; the exit status
     is then 1.
     """
-    try:
+    with ending_in_words():
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
@@ -86,13 +87,6 @@ def restore(
         check_request(loaded, request)
         reports = restore_files(loaded, files, request, progress=len(files) > 1 and sys.stderr.isatty())
         status = print_reports(reports, as_json)
-    except BrokenPipeError:  # `| head` has seen enough
-        raise
-    except CANNOT_GO_ON as error:
-        raise _stop(error) from error
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        raise typer.Exit(130) from None
     raise typer.Exit(status)  # a RuntimeError: inside the block it would be one that cannot go on
 
 
@@ -101,7 +95,7 @@ def understand(
     sentences: Annotated[
         list[str] | None, typer.Argument(help="Instructions; none: a line each of standard input.")
     ] = None,
-    model: Model = DEFAULT_MODEL,
+    model: Model = RELEASED,
 ) -> None:
     """Print, for each instruction, the tasks that it asks for and their probabilities, as a line of JSON."""
     from ipt.understanding.instruction import understood_tasks
@@ -128,7 +122,7 @@ def understand(
 
 @app.command()
 def info(
-    model: Model = DEFAULT_MODEL,
+    model: Model = RELEASED,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
 ) -> None:
@@ -157,7 +151,7 @@ def info(
 @app.command()
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder for TASK.onnx of each task.")],
-    model: Model = DEFAULT_MODEL,
+    model: Model = RELEASED,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="What to do, by name; again for more.")] = None,
     size: Annotated[
         str, typer.Option(help="Of the pictures, in pixels: dynamic (any), a side, or WIDTHxHEIGHT.")
@@ -168,7 +162,7 @@ def export(
 
     Each is run in ONNX Runtime and compared with the model before it is kept.
     """
-    try:
+    with ending_in_words():
         from ipt.export import check_installed, export_tasks, parse_size
 
         fixed = parse_size(size)
@@ -178,18 +172,11 @@ def export(
             print("ipt: tracing the network, a minute or more for a large one", file=sys.stderr)
         for exported in export_tasks(loaded, output, tasks or (), size=fixed, name=model, overwrite=overwrite):
             print(printable(exported.describe()), flush=True)
-    except BrokenPipeError:
-        raise
-    except CANNOT_GO_ON as error:
-        raise _stop(error) from error
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 @app.command()
 def serve(
-    model: Model = DEFAULT_MODEL,
+    model: Model = RELEASED,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
     device: Device = "auto",
@@ -202,6 +189,20 @@ def serve(
         serve_page(lambda: _load(model, device), model, host, port, browser)
     except CANNOT_GO_ON as error:
         raise _stop(error) from error
+
+
+@contextmanager
+def ending_in_words() -> Iterator[None]:
+    """Turn what ends a command that writes files into a line and an exit status."""
+    try:
+        yield
+    except BrokenPipeError:  # `| head` has seen enough
+        raise
+    except CANNOT_GO_ON as error:
+        raise _stop(error) from error
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def restore_files(
@@ -220,7 +221,7 @@ def restore_files(
 def _load(model: str, device: str) -> InstructIPT:
     import torch
 
-    from ipt.model import RELEASED, InstructIPT
+    from ipt.model import InstructIPT
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,6 +16,7 @@ from typing import Self
 
 import torch
 
+from ipt import RELEASED
 from ipt.biases.adapters import add_task
 from ipt.network.checkpoint import CHECKSUMS, load_checkpoint, save_model
 from ipt.network.config import ModelConfig
@@ -24,7 +25,6 @@ from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
 from ipt.weights import CheckpointError
 
-RELEASED = "instruct-ipt"  # the name of the model that comes with the package
 FETCHERS = "ipt.models"  # entry points: by scheme, functions from SCHEME:/NAME and a folder to a checkpoint folder
 
 

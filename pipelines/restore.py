@@ -19,7 +19,8 @@ import ray
 import ray.data
 import torch
 
-from ipt.cli import DEFAULT_MODEL, STOPPED
+from ipt import RELEASED
+from ipt.cli import STOPPED
 from ipt.model import InstructIPT
 from ipt.reports import print_reports
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", required=True, help="a folder of photographs")
     parser.add_argument("--output", required=True, help="the folder for the restored ones")
     model = "instruct-ipt (comes with the package), a checkpoint folder, or models:/NAME@ALIAS"
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=model)
+    parser.add_argument("--model", default=RELEASED, help=model)
     parser.add_argument("--instruction", help="what is wrong, in words")
     parser.add_argument("--task", help="what to do, by name; with neither, each picture decides for itself")
     parser.add_argument("--strength", type=float, default=1.0, help="how strongly, 0 to 1.5")
