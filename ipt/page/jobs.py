@@ -18,7 +18,7 @@ from ipt.page.answers import mime
 from ipt.page.pictures import Look, look, preview, read_picture
 from ipt.page.requests import Order, RequestError
 from ipt.photos.images import MAX_PIXELS
-from ipt.photos.photo import Photo, encode_photo
+from ipt.photos.photo import Photo, restored_file
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
@@ -134,6 +134,5 @@ class Workshop:
         job.check()
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         shown = preview(photo, restored) if job.with_preview else None
-        same = unchanged and not photo.foreign
-        content = order.image if same else encode_photo(photo, restored)  # as it came, to the byte
+        content = restored_file(photo, restored, order.image, unchanged)
         return Outcome(content, mime(photo), plan, unchanged, shown)

@@ -118,6 +118,12 @@ def encode_photo(photo: Photo, levels: np.ndarray) -> bytes:
     return encode(photo, _pixels(photo, levels))
 
 
+def restored_file(photo: Photo, levels: np.ndarray, original: bytes, unchanged: bool) -> bytes:
+    """The file to give back for `original`, from which `photo` was read: itself, to the byte, where it is `unchanged`
+    and of a kind that is written, else what `encode_photo` makes."""
+    return original if unchanged and not photo.foreign else encode_photo(photo, levels)
+
+
 def _refuse_unfit(picture: Image.Image) -> None:
     if picture.format not in ("MPO", "HEIF") and _has_more(picture):  # of these the first, or the one meant, is read
         raise ImageError("several pictures or pages; expected one: save the one you want as a file of its own")

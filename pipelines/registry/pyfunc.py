@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from ipt.model import InstructIPT
-from ipt.photos.photo import encode_photo, read_photo
+from ipt.photos.photo import read_photo, restored_file
 from ipt.restoring.restore import plan_restoration, restore_tasks
 
 CANNOT_RESTORE = (ValueError, MemoryError, RuntimeError)  # wrong input; a picture too large for this machine
@@ -48,9 +48,9 @@ class InstructIPTModel(PythonModel):
             wish = {name: _text(name, row.get(name)) for name in ("task", "instruction")}
             plan = plan_restoration(self.model, photo.levels, **wish)
             restored = restore_tasks(self.model, photo.levels, plan.tasks, strength=strength)
-            same = np.array_equal(restored, photo.levels) and not photo.foreign
+            unchanged = np.array_equal(restored, photo.levels)
             return {
-                "image": data if same else encode_photo(photo, restored),
+                "image": restored_file(photo, restored, data, unchanged),
                 "task": ", ".join(plan.tasks),
                 "probabilities": json.dumps({name: round(value, 3) for name, value in plan.probabilities.items()}),
                 "error": None,

@@ -23,7 +23,7 @@ from ipt.page.answers import mime, picture_answer, refused, tell
 from ipt.page.pictures import Look, look, preview, read_picture
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.page.routes import MISTAKE, PROGRESS, about, last_pieces
-from ipt.photos.photo import encode_photo
+from ipt.photos.photo import restored_file
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
@@ -199,9 +199,10 @@ class Service:
                 outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
         except ValueError as error:  # what only reading the instruction shows
             raise RequestError(400, str(error)) from error
-        if not photo.foreign and (not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels)):
-            return photo, outcome, order.image, loaded.version  # as it came, to the byte
-        content = await loop.run_in_executor(self._files, encode_photo, photo, outcome.restored)
+        unchanged = not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels)
+        content = await loop.run_in_executor(
+            self._files, restored_file, photo, outcome.restored, order.image, unchanged
+        )
         return photo, outcome, content, loaded.version
 
     def _check_token(self, request: Request) -> None:
