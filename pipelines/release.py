@@ -26,8 +26,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from ipt.files import replace_file
-from ipt.network.checkpoint import CHECKSUMS
+from pipelines.common.files import replace_folder
 from pipelines.common.params import PARAMS_FILE, load_params
 from pipelines.common.paths import METRICS
 from pipelines.common.stage import command, run
@@ -116,20 +115,11 @@ def ship(folder: Path) -> None:
         files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     told = {name: score["compressed"] for name, score in (scores["tasks"] | scores["real_pairs"]).items()}
     told.pop("overall", None)
-    files["README.md"] = (front_matter(made["model"], list(params.tasks), told) + card).encode()
-    write_all(RELEASED, files)
+    with replace_folder(RELEASED) as target:
+        for name, content in files.items():
+            (target / name).write_bytes(content)
+        (target / "README.md").write_text(front_matter(made["model"], list(params.tasks), told) + card)
     print(f"release: {RELEASED} is version {number} of {made['model']} here, alias {ALIAS}; commit it")
-
-
-def write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """Make `folder` hold exactly `files`; the checksums last, so that a half-written one is seen as such."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in files:
-            path.unlink()
-    for name in sorted(files, key=lambda name: (name == CHECKSUMS, name)):
-        with replace_file(folder / name) as temporary:
-            temporary.write_bytes(files[name])
 
 
 def call(folder: Path, module: str, *arguments: str) -> None:

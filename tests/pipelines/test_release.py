@@ -13,7 +13,7 @@ from degradations.recipe import check_recipe
 from ipt.model import InstructIPT
 from pipelines.common.params import load_params
 from pipelines.registry.versions import registered
-from pipelines.release import OVERLAY, decay, overlay_values, ship, start, write_all, write_overlaid
+from pipelines.release import OVERLAY, decay, overlay_values, ship, start, write_overlaid
 from pipelines.tracking.store import tracking
 
 ROOT = Path(__file__).parents[2]
@@ -141,12 +141,19 @@ def test_nothing_is_shipped_that_was_not_finished(tmp_path):
         ship(tmp_path)
 
 
-def test_the_checksums_are_written_last(tmp_path, monkeypatch):
-    written = []
+def test_where_shipping_fails_half_way_the_model_of_before_stays_whole(finished, monkeypatch):
+    ship(finished[0])
+    before = {path.name: path.read_bytes() for path in Path("ipt/released").iterdir()}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write = Path.write_bytes
 
-    def replace(source, target):
-        written.append(Path(target).name)
+    def full(path, content):
+        if path.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
 
-    monkeypatch.setattr("ipt.files.os.replace", replace)
-    write_all(tmp_path, dict.fromkeys(("SHA256SUMS", "config.json", "README.md"), b""))
-    assert written == ["README.md", "config.json", "SHA256SUMS"]
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        ship(finished[0])
+    assert {path.name: path.read_bytes() for path in Path("ipt/released").iterdir()} == before
+    assert [path.name for path in Path("ipt").iterdir()] == ["released"]
