@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
+from benchmarks.peers import every_kth
 from ipt.network.config import preset_config
 from ipt.network.task_network import TaskNetwork
 from ipt.restoring.restore import restorer
@@ -25,7 +26,7 @@ from pipelines.common.paths import CHOICE
 from pipelines.common.plain_yaml import read_plain
 from pipelines.common.processes import usable_cores
 from pipelines.data.metrics import psnr
-from pipelines.scoring.real_pairs import present, read_real_pairs
+from pipelines.scoring.real_pairs import present
 from pipelines.training.choice import read_choice
 
 matplotlib.use("Agg")
@@ -57,8 +58,7 @@ def gains(network: TaskNetwork, data: Path) -> dict[str, float]:
     there = [dataclasses.replace(pairs, path=str(data / Path(pairs.path).name)) for pairs in params.evaluate.real_pairs]
     for pairs in present(there, "release-curve"):
         restore = restorer(network, [pairs.task])
-        some = list(read_real_pairs(pairs, params.seed))
-        some = some[:: max(len(some) // MOST, 1)][:MOST]
+        some = every_kth(pairs, params.seed, MOST)
         found[pairs.name] = sum(psnr(restore(d), c) - psnr(d, c) for d, c in some) / len(some)
     return found
 

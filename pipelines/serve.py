@@ -145,9 +145,10 @@ def main() -> None:
         raise ValueError(f"--max-pixels: expected at most {MAX_PIXELS}, got {arguments['max_pixels']}")
     if arguments["device"] != "cpu":
         arguments["threads"] = 1  # a GPU does one batch after the other
-    if not token() and host not in ("127.0.0.1", "localhost", "::1"):
+    digest = token()
+    if not digest and host not in ("127.0.0.1", "localhost", "::1"):
         print(f"serve: {host} may be reached by others and no token is asked for; set {TOKEN}", file=sys.stderr)
-    serve_forever(Settings(**arguments, token=token()), host, port)
+    serve_forever(Settings(**arguments, token=digest), host, port)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ FORMATS = {
 }
 # Read, not written: what phones and browsers save; the restored file is a JPEG or PNG.
 READ_ONLY = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF"}
-_READ = tuple(dict.fromkeys((FORMATS | READ_ONLY).values()))  # Pillow knows forty more, some by calling other programs
+_HEIC = "HEIF"  # unknown to Pillow unless it was taught
+# Of Pillow's kinds those that are tried: it knows forty more, some by calling other programs.
+_READ = tuple(kind for kind in dict.fromkeys((FORMATS | READ_ONLY).values()) if kind != _HEIC)
 MAX_PIXELS = 120_000_000  # above the largest cameras; a small file can claim far more and fill the memory
 _GRAY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -118,8 +120,7 @@ def open_picture(source: Path | bytes, max_pixels: int | None = None) -> Iterato
         formats = _READ
         if _is_heic(data):
             _teach_heic()
-        else:
-            formats = tuple(kind for kind in _READ if kind != "HEIF")  # unknown to Pillow unless it was taught
+            formats = (*_READ, _HEIC)
         with warnings.catch_warnings():
             # Our own limit below speaks for itself; damaged metadata is not worth a warning.
             warnings.simplefilter("ignore")
@@ -162,7 +163,7 @@ def _teach_heic() -> None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"not one of {', '.join(kind for kind in _READ if kind != 'HEIF')}, or damaged in its first bytes"
+        return f"not one of {', '.join(_READ)}, or damaged in its first bytes"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip() or type(error).__name__
