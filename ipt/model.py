@@ -18,12 +18,12 @@ import torch
 
 from ipt import RELEASED
 from ipt.biases.adapters import add_task
-from ipt.network.checkpoint import CHECKSUMS, load_checkpoint, save_model
+from ipt.network.checkpoint import CHECKSUMS, WEIGHTS, load_checkpoint, save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
-from ipt.weights import CheckpointError
+from ipt.weights import CheckpointError, tensor_names
 
 FETCHERS = "ipt.models"  # entry points: by scheme, functions from SCHEME:/NAME and a folder to a checkpoint folder
 
@@ -62,6 +62,21 @@ class InstructIPT(TaskNetwork):
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Write what `from_pretrained` reads into `folder`, which is made when absent; `half` as in `save_model`."""
         save_model(self, Path(folder), half=half)
+
+
+def pretrained_network(source: Path | str) -> TaskNetwork:
+    """The network alone of a model that `from_pretrained` reads, or of one that is trained but not yet compressed.
+
+    Raises what `from_pretrained` does.
+    """
+    with _checkpoint_folder(str(source)) as folder:
+        weights = folder / WEIGHTS
+        if not weights.is_file() or all(name.startswith("backbone.") for name in tensor_names(weights)):
+            return load_checkpoint(TaskNetwork, folder)
+        whole = load_checkpoint(InstructIPT, folder)
+        network = TaskNetwork(whole.config)
+        network.backbone.load_state_dict(whole.backbone.state_dict())
+        return network.eval()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Size, Tensor, nn
 
@@ -33,6 +33,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise CheckpointError(f"{path}: weights that are no finite numbers: {', '.join(wrong[:NAMED])}")
     network.load_state_dict(weights)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a file of weights; CheckpointError where it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
 
 
 def misfits(expected: Mapping[str, Size], given: Mapping[str, Tensor]) -> str:

@@ -36,13 +36,13 @@ from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATI
 from pipelines.common.stage import command, run
 from pipelines.data.pairs import spread_rows
 from pipelines.tracking.live_run import LiveRun
+from pipelines.training.beginning import START, begin, begun_with, weights_hash
 from pipelines.training.choice import Choice, model_config, read_choice, training_settings
 from pipelines.training.groups import open_mix
 from pipelines.training.worker import TrainingJob, train_worker
 
 SUMMARY = METRICS / "train.json"
 DECAY = "-decay-"  # in the name of a run, between that which it ends and the step where it begins
-START = "start"  # the folder of the checkpoint where it begins
 
 
 def train(
@@ -61,6 +61,7 @@ def train(
         name, first = begin_decay(storage, name)
         params = decaying(params, first)
     model = model_config(params, choice)
+    start = f"{name}/{START}" if decay else begin_with(storage, name, params, model)
     with LiveRun(params, name) as live:
         result = run_workers(
             train_worker,
@@ -71,7 +72,7 @@ def train(
             run=name,
             steps=params.train.steps,
             log=live.log,
-            start=f"{name}/{START}" if decay else None,
+            start=start,
         )
     with result.checkpoint.as_directory() as folder:
         history = History.read(Path(folder))
@@ -82,6 +83,14 @@ def train(
     cost = faults(read_lives(storage, name), history)
     storage.remove(name)  # the model is written: a forced rerun starts anew
     return history, cost
+
+
+def begin_with(storage: Storage, name: str, params: Params, model: ModelConfig) -> str | None:
+    """Where in the storage the run finds the weights that it begins with; None where these are random."""
+    if params.train.begin_with is None:
+        return None
+    network = begun_with(params.train.begin_with, model, params.train.learn)
+    return begin(storage, name, network, training_settings(params, params.train.steps, bf16=False))
 
 
 def begin_decay(storage: Storage, run: str) -> tuple[str, int]:
@@ -133,6 +142,7 @@ def training_job(
         groups_per_step=settings.groups_per_step,
         groups_per_read=params.ray.groups_per_read,
         ingest=params.ingest,
+        learn=settings.learn,
         log_every=settings.log_every,
         validate_every=settings.validate_every,
         checkpoint_every=settings.checkpoint_every,
@@ -156,6 +166,8 @@ def run_name(params: Params, choice: Choice, shards: Path) -> str:
     blocks["modulation"] = dataclasses.asdict(choice)
     tasks = [[name, task.share, task.weight] for name, task in params.tasks.items()]
     data = {task: content_hash(shards / task) for task in params.tasks}
+    if params.train.begin_with is not None:
+        blocks["train"]["begin_with"] = weights_hash(params.train.begin_with)
     digest = hashlib.sha256(json.dumps([FORMAT, params.seed, blocks, tasks, data]).encode())
     return f"train-{digest.hexdigest()[:12]}"
 

@@ -76,11 +76,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expansion": 1.5,
     },
     "small": {
-        "width": 32,
-        "patch": 1,
-        "blocks": (2, 2, 3, 4),
-        "attention_levels": 2,
-        "head_width": 32,
+        "width": 48,
+        "patch": 2,
+        "blocks": (2, 2, 6),
+        "attention_levels": 1,
+        "head_width": 48,
         "expansion": 1.5,
     },
     "base": {

@@ -50,11 +50,13 @@ def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index
     """Mean cosine between the tasks' gradients of what they share (all trained parameters but the task biases).
 
     1: every task wants the same step; 0: unrelated; below: they undo one another (Yu et al. 2020). The network's own
-    gradients stay as they are. Not a number for a batch of one task.
+    gradients stay as they are. Not a number for a batch of one task, or where nothing shared is trained.
     """
     own = {id(factor) for factor in task_parameters(network)}
     shared = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
     tasks = index.unique()
+    if not shared:
+        return math.nan
     distances = restoration_loss(network(degraded, index).float(), clean)
     gradients = []
     for error in task_errors(distances, index, tasks):

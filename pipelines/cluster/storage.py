@@ -81,6 +81,10 @@ class Storage:
         """Copy the files of a folder inside to the local `folder`."""
         _copy(f"{self._path}/{name}", self._filesystem, str(folder), LocalFileSystem())
 
+    def put(self, folder: Path, name: str) -> None:
+        """Copy the files of the local `folder` to a folder inside; what is there under the same names is replaced."""
+        upload(folder, self._filesystem, f"{self._path}/{name}")
+
     def publish(self, folder: Path) -> str:
         """The place where nodes read what is in `folder`: itself, or its copy in the storage.
 

@@ -179,6 +179,8 @@ class Train:
     validate_every: Count
     validate_tiles: Count
     checkpoint_every: Count
+    begin_with: str | None
+    learn: Literal["all", "biases"]
 
 
 @dataclass(frozen=True)

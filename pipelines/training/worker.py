@@ -23,6 +23,7 @@ from pipelines.common.params import Ingest
 from pipelines.data.pairs import read_images
 from pipelines.data.shards import RowGroup
 from pipelines.training.batches import training_batches
+from pipelines.training.beginning import Learn, new_network
 from pipelines.training.groups import Mix, read_groups
 from pipelines.training.stream import Schedule, worker_items
 from pipelines.training.validation import validate
@@ -40,6 +41,7 @@ class TrainingJob:
     groups_per_step: int
     groups_per_read: int
     ingest: Ingest
+    learn: Learn
     log_every: int
     validate_every: int
     checkpoint_every: int
@@ -53,7 +55,7 @@ def train_worker(config: dict[str, TrainingJob]) -> None:
     def training(device: torch.device) -> TrainingSettings:
         return dataclasses.replace(job.training, bf16=uses_bf16(job.precision, device))
 
-    worker = start_worker(job.worker, lambda: TaskNetwork(job.model), training)
+    worker = start_worker(job.worker, lambda: new_network(job.model, job.learn), training)
     schedule = Schedule(
         steps=job.training.steps,
         items_per_step=job.groups_per_step,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ipt.network.checkpoint import save_model
+from ipt.network.task_network import TaskNetwork
 from pipelines.common.params import load_params
 from pipelines.train import run_name
 from pipelines.training.choice import Choice
@@ -31,3 +33,20 @@ def test_a_changed_task_gives_another_name(params, shards, field, value):
 @pytest.mark.parametrize("other", [Choice(5, ("head",)), Choice(4, ("stem",))])
 def test_another_choice_gives_another_name(params, shards, other):
     assert run_name(params, other, shards) != run_name(params, CHOICE, shards)
+
+
+def test_other_weights_to_begin_with_give_another_name_and_another_place_does_not(
+    params, shards, make_config, fill_parameters, tmp_path
+):
+    def named(folder: Path) -> str:
+        return run_name(replace_train(params, begin_with=str(folder)), CHOICE, shards)
+
+    for folder, seed in (("first", 0), ("copy", 0), ("second", 1)):
+        save_model(fill_parameters(TaskNetwork(make_config()), seed), tmp_path / folder)
+    assert named(tmp_path / "first") == named(tmp_path / "copy")
+    assert named(tmp_path / "first") != named(tmp_path / "second")
+    assert named(tmp_path / "first") != run_name(params, CHOICE, shards)
+
+
+def replace_train(params, **changes):
+    return dataclasses.replace(params, train=dataclasses.replace(params.train, **changes))
