@@ -31,7 +31,7 @@ from pipelines.cluster.storage import Storage, content_hash
 from pipelines.cluster.worker import WorkerSettings
 from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
-from pipelines.common.params import Params, load_params
+from pipelines.common.params import Params, Task, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.common.stage import command, run
 from pipelines.data.pairs import spread_rows
@@ -133,12 +133,14 @@ def training_job(
 ) -> TrainingJob:
     """What the workers need; `places` is where the shards of each task are read."""
     settings = params.train
+    learning = learning_tasks(params)
     return TrainingJob(
         worker=worker,
         model=model,
         training=training_settings(params, settings.steps, bf16=False),
         precision=settings.precision,
-        mix=open_mix(shards, params.tasks, "train", params.seed, places),
+        mix=open_mix(shards, learning, "train", params.seed, places),
+        learning=tuple(model.tasks.index(task) for task in learning),
         groups_per_step=settings.groups_per_step,
         groups_per_read=params.ray.groups_per_read,
         ingest=params.ingest,
@@ -151,6 +153,13 @@ def training_job(
             for task, place in places.items()
         },
     )
+
+
+def learning_tasks(params: Params) -> dict[str, Task]:
+    """The tasks of the table whose samples the training sees."""
+    if isinstance(params.train.learn, str):
+        return params.tasks
+    return {name: task for name, task in params.tasks.items() if name in params.train.learn}
 
 
 def finished_model(config: ModelConfig, checkpoint: Path) -> TaskNetwork:

@@ -30,7 +30,8 @@ class TaskSelection:
 
     def __init__(self) -> None:
         self.index: Tensor | None = None  # (B,) task of each sample; None: backbone alone
-        self.equal_runs = 0  # samples per task where the batch is every task in order, equally often; else 0
+        self.equal_runs = 0  # samples per task where the batch is tasks in order, each equally often; else 0
+        self.runs_of: Tensor | None = None  # the tasks of these runs; None: all
         self.strength = 1.0
 
     @staticmethod
@@ -62,14 +63,10 @@ class ModulatedLayer(nn.Module):
         self.selection = selection
 
     def task_weights(self) -> Tensor:
-        """W + s U V of every task, (T, out, in)."""
-        weight = self.weight.flatten(1)
-        return torch.baddbmm(
-            weight.expand(len(self.task_up), -1, -1),
-            self.task_up,
-            self.task_down,
-            alpha=self.selection.strength,
-        )
+        """W + s U V of every task, or of those of the batch's equal runs, (T, out, in)."""
+        of, weight = self.selection.runs_of, self.weight.flatten(1)
+        up, down = (self.task_up, self.task_down) if of is None else (self.task_up[of], self.task_down[of])
+        return torch.baddbmm(weight.expand(len(up), -1, -1), up, down, alpha=self.selection.strength)
 
     def task_weight(self, task: int) -> Tensor:
         """W + s U V of one task, in the shape of `weight`."""
@@ -193,12 +190,12 @@ def selected(model: nn.Module, index: Tensor | None, strength: float = 1.0) -> I
         yield
         return
     selection = layers[0].selection
-    before = selection.index, selection.equal_runs, selection.strength
+    before = selection.index, selection.equal_runs, selection.runs_of, selection.strength
     select(selection, index, len(layers[0].task_up), strength)
     try:
         yield
     finally:
-        selection.index, selection.equal_runs, selection.strength = before
+        selection.index, selection.equal_runs, selection.runs_of, selection.strength = before
 
 
 def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength: float = 1.0) -> None:
@@ -210,11 +207,13 @@ def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength:
         and not 0 <= int(index.min()) <= int(index.max()) < tasks
     ):
         raise ValueError(f"task index: expected integers from 0 to {tasks - 1}, got {index.tolist()}")
-    selection.index, selection.equal_runs, selection.strength = index, 0, strength
-    if index is not None and len(index) % tasks == 0:
-        runs = len(index) // tasks
-        in_order = torch.arange(tasks, device=index.device).repeat_interleave(runs)
-        selection.equal_runs = runs if bool((index == in_order).all()) else 0
+    selection.index, selection.equal_runs, selection.runs_of, selection.strength = index, 0, None, strength
+    if index is None or not len(index):
+        return
+    present, counts = index.unique_consecutive(return_counts=True)
+    if len(present) > 1 and bool((counts == counts[0]).all()) and bool((present.diff() > 0).all()):
+        selection.equal_runs = len(index) // len(present)
+        selection.runs_of = None if len(present) == tasks else present
 
 
 def merge(model: Model, task: int, strength: float = 1.0) -> Model:

@@ -180,7 +180,7 @@ class Train:
     validate_tiles: Count
     checkpoint_every: Count
     begin_with: str | None
-    learn: Literal["all", "biases"]
+    learn: Literal["all", "biases"] | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -361,6 +361,15 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
     for block, crop in (("ingest", params.ingest.crop), ("decay", params.decay.crop)):
         if crop > params.prepare.tile:
             yield (block, "crop"), f"expected at most prepare.tile = {params.prepare.tile}, got {crop}"
+    learn = params.train.learn
+    if learn != "all" and params.train.begin_with is None:
+        yield ("train", "learn"), "expected all where train.begin_with is null: random weights have to learn"
+    if not isinstance(learn, str):
+        for number, task in enumerate(learn):
+            if task not in params.tasks:
+                yield ("train", "learn", number), unknown("task", task, params.tasks)
+        if not learn:
+            yield ("train", "learn"), "expected all, biases or at least one task, got an empty list"
     workers = params.ray.workers
     if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
         yield ("ray", "workers"), f"expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}"

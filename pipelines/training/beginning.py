@@ -17,13 +17,13 @@ from pipelines.cluster.progress import History
 from pipelines.cluster.storage import Storage
 
 START = "start"  # the folder in a run's of the checkpoint where it begins
-Learn = Literal["all", "biases"]
+Learn = Literal["all", "biases"] | tuple[str, ...]  # what changes: the names are those of tasks whose biases do
 
 
 def new_network(config: ModelConfig, learn: Learn) -> TaskNetwork:
-    """A network as it is before the training; with `biases`, those alone will change."""
+    """A network as it is before the training; unless all of it learns, the biases alone will change."""
     network = TaskNetwork(config)
-    if learn == "biases":
+    if learn != "all":
         network.requires_grad_(False)
         for factor in task_parameters(network):
             factor.requires_grad_(True)

@@ -55,6 +55,8 @@ def training_settings(params: Params, steps: int, bf16: bool) -> TrainingSetting
     own = {
         "steps": steps,
         "warmup_steps": min(params.train.warmup_steps, steps // 10),
+        # Decay would change the biases of tasks that are not to learn.
+        "weight_decay": params.train.weight_decay if params.train.learn == "all" else 0.0,
         "decay_steps": None if params.train.decay_steps == "all" else params.train.decay_steps,
         "task_weights": tuple(task.weight for task in params.tasks.values()),
         "bf16": bf16,

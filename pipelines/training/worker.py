@@ -37,7 +37,7 @@ class TrainingJob:
     model: ModelConfig
     training: TrainingSettings  # whose bf16 each worker decides for its device
     precision: Precision
-    mix: Mix
+    mix: Mix  # of the tasks that learn
     groups_per_step: int
     groups_per_read: int
     ingest: Ingest
@@ -45,6 +45,7 @@ class TrainingJob:
     log_every: int
     validate_every: int
     checkpoint_every: int
+    learning: tuple[int, ...]  # the number in the model of each task of the mix
     validation: dict[str, list[tuple[RowGroup, int]]]  # rows of each task
 
 
@@ -65,7 +66,8 @@ def train_worker(config: dict[str, TrainingJob]) -> None:
     )
     weight = schedule.weight(worker.rank)
     read = functools.partial(worker.patience, read_groups, job.mix, job.ingest)
-    batches = training_batches(worker_items(read, schedule, worker.state.step, worker.rank), job.mix.index)
+    groups = worker_items(read, schedule, worker.state.step, worker.rank)
+    batches = training_batches(groups, [job.learning[number] for number in job.mix.index])
     fit(
         worker.state,
         batches,
@@ -84,6 +86,7 @@ class _Reporter:
         self.job, self.worker, self.weight = job, worker, weight
         self.recent: list[StepReport] = []
         self.begun = False
+        self.tasks = [job.model.tasks[number] for number in job.learning]
         rows = job.validation if worker.rank == 0 else {}
         self.validation = {task: worker.patience(read_images, each) for task, each in rows.items()}
 
@@ -118,7 +121,7 @@ class _Reporter:
         samples, seconds, wait, memory = table[:, len(means) :].T
         values = (
             {"loss": loss}
-            | {f"loss/{task}": value for task, value in zip(self.job.model.tasks, task_loss, strict=True)}
+            | {f"loss/{task}": value for task, value in zip(self.tasks, task_loss, strict=True)}
             | {
                 "gradient_norm": norm,
                 "learning_rate": reports[-1].learning_rate,

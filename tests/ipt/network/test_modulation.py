@@ -34,6 +34,7 @@ ORDERS = {
     "sorted, equally often": (0, 0, 1, 1, 2, 2),
     "each once": (0, 1, 2),
     "unsorted": (2, 0, 1, 1, 0, 2),
+    "sorted, equally often, one task missing": (0, 0, 0, 2, 2, 2),
     "sorted, unequal": (0, 0, 0, 1, 2, 2),
     "one task": (1, 1, 1),
     "one sample": (2,),

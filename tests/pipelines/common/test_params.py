@@ -288,6 +288,35 @@ def test_all_rules_between_values_are_told_at_once(load):
     ]
 
 
+@pytest.mark.parametrize(
+    ("begin_with", "learn", "where", "what"),
+    [
+        (None, "biases", ".train.learn", "expected all where train.begin_with is null"),
+        (None, ["derain"], ".train.learn", "expected all where train.begin_with is null"),
+        ("instruct-ipt", ["derian"], ".train.learn[0]", "unknown task 'derian'; did you mean 'derain'?"),
+        ("instruct-ipt", [], ".train.learn", "expected all, biases or at least one task"),
+        (
+            "instruct-ipt",
+            "everything",
+            ".train.learn",
+            "expected one of all, biases, or a list of texts; got 'everything'",
+        ),
+    ],
+)
+def test_what_cannot_learn_is_told(load, begin_with, learn, where, what):
+    content = changed("train.begin_with", begin_with)
+    content["train"]["learn"] = learn
+    told = where_and_what(load, content)
+    assert (told[0], told[1].startswith(what)) == (where, True), told
+
+
+@pytest.mark.parametrize("learn", ["all", "biases", ["derain", "desnow"]])
+def test_what_can_learn_is_taken(load, learn):
+    content = changed("train.begin_with", "instruct-ipt")
+    content["train"]["learn"] = learn
+    assert load(content).train.learn == (learn if isinstance(learn, str) else tuple(learn))
+
+
 def test_a_misspelt_key_is_told_once(load):
     content = tree()
     content["trian"] = content.pop("train")

@@ -1,6 +1,7 @@
 """The weights that a training begins with."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
 from ipt.training.fit import Batch, TrainingSettings, TrainingState, synchronous_step
 from pipelines.cluster.storage import Storage
+from pipelines.common.params import load_params
 from pipelines.training.beginning import begin, begun_with, new_network, weights_hash
+from pipelines.training.choice import training_settings
 
 SETTINGS = TrainingSettings(
     steps=5, learning_rate=1e-2, bias_learning_rate=1e-2, warmup_steps=1, weight_decay=0.1,
@@ -60,6 +63,25 @@ def test_where_only_biases_learn_nothing_else_changes(given):
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.endswith((".task_up", ".task_down")) for name in changed)
+
+
+def test_a_task_that_learns_alone_leaves_the_others_as_they_are_to_the_bit(given):
+    source, config = given
+    wider = dataclasses.replace(config, tasks=(*config.tasks, "brighten", "dejpeg"))
+    network = begun_with(source, wider, ("brighten", "dejpeg"))
+    before = [restored(network, task) for task in wider.tasks]
+    real = load_params(Path(__file__).parents[3] / "params.yaml")
+    train = dataclasses.replace(real.train, begin_with=source, learn=("brighten", "dejpeg"))
+    state = TrainingState(network, training_settings(dataclasses.replace(real, train=train), 20, bf16=False))
+    clean = torch.rand(4, 3, 8, 8)
+    state.settings = dataclasses.replace(state.settings, task_weights=(1.0,) * 5)
+    for step in range(3):
+        synchronous_step(state, network, Batch(clean * 0.7, clean, torch.tensor([3, 3, 4, 4])))
+        state.step = step + 1
+    for kept in (network, state.ema.module):
+        after = [restored(kept, task) for task in wider.tasks]
+        assert all(torch.equal(*pair) for pair in zip(before[:3], after[:3], strict=True))
+        assert not any(torch.equal(*pair) for pair in zip(before[3:], after[3:], strict=True))
 
 
 def test_another_network_is_refused_with_what_to_set(given):
