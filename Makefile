@@ -40,7 +40,7 @@ promote: $(INSTALLED)  ## the candidate to champion, where it is nowhere worse: 
 	@$(BIN)/python -m pipelines.promote $(ARGS)
 
 release: $(INSTALLED)  ## train a model to use on your photographs until you stop it: make release PHOTOGRAPHS=FOLDER (docs/release.md)
-	@$(BIN)/python -m pipelines.release start $(RELEASE) $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
+	@$(BIN)/python -m pipelines.release start $(RELEASE) $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS)) $(addprefix --overlay ,$(OVERLAY))
 
 release-decay: $(INSTALLED)  ## a finished model of what that training has learnt so far; it can go on
 	@$(BIN)/python -m pipelines.release decay $(RELEASE)

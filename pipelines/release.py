@@ -1,6 +1,6 @@
 """A model to use on your own photographs: the stages of this commit with params.release.yaml, in a folder of their own.
 
-    python -m pipelines.release start FOLDER --photographs FOLDER
+    python -m pipelines.release start FOLDER --photographs FOLDER [--overlay FILE ...]
     python -m pipelines.release decay FOLDER
     python -m pipelines.release ship FOLDER
 
@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ ALIAS = "release"  # of the shipped version in this checkout's registry
 DECAYING = (("pipelines.train", "--decay"), ("pipelines.compress",), ("pipelines.evaluate",), ("pipelines.register",))
 
 
-def start(folder: Path, photographs: Path | None) -> None:
-    """Make `folder` a clone of this commit with the params of a release, unless it is one, and train there."""
+def start(folder: Path, photographs: Path | None, overlays: Sequence[Path] = ()) -> None:
+    """Make `folder` a clone of this commit with the params of a release, unless it is one, and train there.
+
+    `overlays` go over those of params.release.yaml, one after the other.
+    """
     if not (folder / PARAMS_FILE).is_file():
         if photographs is None or not photographs.is_dir():
             raise FileNotFoundError(
@@ -54,8 +58,12 @@ def start(folder: Path, photographs: Path | None) -> None:
         overlay = YAML().load(OVERLAY.read_text())
         overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
         write_overlaid(folder / PARAMS_FILE, overlay)
-    elif photographs is not None:
-        raise FileExistsError(f"{folder}: is begun already with the photographs that its {PARAMS_FILE} names")
+        for path in overlays:
+            write_overlaid(folder / PARAMS_FILE, YAML().load(path.read_text()))
+    elif photographs is not None or overlays:
+        raise FileExistsError(
+            f"{folder}: is begun already with the photographs and values that its {PARAMS_FILE} names"
+        )
     load_params(folder / PARAMS_FILE)
     call(folder, "pipelines.repro", "understand", "analyze")
     # Else DVC keeps all data twice. Not what `decay` has left: of that it has no copy, and refuses.
@@ -137,11 +145,12 @@ def main() -> None:
     parser.add_argument("what", choices=("start", "decay", "ship"))
     parser.add_argument("folder", type=Path, help="outside of this checkout")
     parser.add_argument("--photographs", type=Path, help="clean photographs to learn from; for the first call")
+    parser.add_argument("--overlay", type=Path, action="append", default=[], help="values over params.release.yaml")
     given = parser.parse_args()
     os.nice(19)
     try:
         if given.what == "start":
-            start(given.folder, given.photographs)
+            start(given.folder, given.photographs, given.overlay)
         elif given.what == "decay":
             decay(given.folder)
         else:

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from degradations.recipe import check_recipe
 from ipt.model import InstructIPT
+from ipt.network.config import preset_config
 from pipelines.common.params import load_params
 from pipelines.registry.versions import registered
 from pipelines.release import OVERLAY, decay, overlay_values, ship, start, write_overlaid
@@ -41,6 +42,30 @@ def test_the_params_of_a_release_are_params(released):
     for name, task in params.tasks.items():
         check_recipe(task.recipe, name)
     assert "# samples of this task in every group" in released.read_text()  # it is to be read and changed
+
+
+def test_more_tasks_fit_the_released_model(released):
+    write_overlaid(released, YAML().load((ROOT / "params.more_tasks.yaml").read_text()))
+    params, known = load_params(released), InstructIPT.from_pretrained().config
+    assert list(params.tasks) == [*known.tasks, *params.train.learn]
+    for name in params.train.learn:
+        check_recipe(params.tasks[name].recipe, name)
+    pinned = params.modulation
+    assert isinstance(pinned.rank, int)
+    assert isinstance(pinned.layers, tuple)
+    asked = preset_config(params.model.preset, known.tasks, pinned.rank, pinned.layers)
+    assert asked == known
+
+
+def test_overlays_go_over_the_release_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.release.call", lambda *words: None)
+    monkeypatch.chdir(ROOT)
+    for number in (1, 2):
+        (tmp_path / f"{number}.yaml").write_text(f"seed: {number}\ntrain:\n  steps: {number}\n")
+    (tmp_path / "photos").mkdir()
+    start(tmp_path / "release", tmp_path / "photos", [tmp_path / "2.yaml", tmp_path / "1.yaml"])
+    params = load_params(tmp_path / "release" / "params.yaml")
+    assert (params.seed, params.train.steps, params.train.decay_steps) == (1, 1, 0)
 
 
 def test_a_release_needs_photographs(tmp_path):
