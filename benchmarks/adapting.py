@@ -1,4 +1,4 @@
-"""`python -m benchmarks.adapting --pairs FOLDER --task TASK`: the bias of one task learns half of the real pairs of a set.
+"""`python -m benchmarks.adapting --pairs FOLDER --task TASK`: a bias learns half of the real pairs of a set.
 
 The backbone and all other biases stay as they are. The pairs are ordered by name: every second one, from the first, is
 learnt from, the others are measured on, before and after. Prints a row for docs/results.md.
