@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,10 +16,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says what is wrong with it."""
 
 
-def save_weights(network: nn.Module, path: Path, *, half: tuple[str, ...] = ()) -> None:
-    """Write the state of any network as safetensors; tensors whose last name is in `half` in half precision."""
+def save_weights(network: nn.Module, path: Path, *, half: Callable[[str], bool] = lambda name: False) -> None:
+    """Write the state of any network as safetensors, in half precision where `half` of a tensor's name is true."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file({name: value.half() if name.endswith(half) else value for name, value in weights.items()}, path)
+    save_file({name: value.half() if half(name) else value for name, value in weights.items()}, path)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -24,7 +24,7 @@ REPORT = METRICS / "compress.json"
 def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], target: Path) -> dict:
     """Write the compressed checkpoint folder `target` and return the report by layer.
 
-    `auto`, or a rank above the model's, leaves the biases as they are but for half precision.
+    `auto`, or a rank above the model's, leaves the biases as they are; all of the network is stored in half precision.
     """
     network = load_checkpoint(TaskNetwork, trained)
     most = network.config.rank

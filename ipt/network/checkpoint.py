@@ -15,22 +15,24 @@ from ipt.weights import CheckpointError, load_weights, save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
-HALVED = ("task_up", "task_down", "pieces.weight")  # last names of the tensors that bear half precision
-
 Network = TypeVar("Network", bound=TaskNetwork)
 
 
 def save_model(network: TaskNetwork, folder: Path, *, half: bool = False) -> None:
     """Write config.json, model.safetensors and SHA256SUMS into `folder`, which is made when absent.
 
-    `half` stores the task biases and the pieces of words in half precision (11 significant bits); they load as float32
-    all the same.
+    `half` stores what `bears_half` in half precision (11 significant bits); it loads as float32 all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(network.config.to_dict(), indent=2) + "\n")
-    save_weights(network, folder / WEIGHTS, half=HALVED if half else ())
+    save_weights(network, folder / WEIGHTS, half=bears_half if half else lambda name: False)
     sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS))
     (folder / CHECKSUMS).write_text(sums)
+
+
+def bears_half(name: str) -> bool:
+    """Whether the tensor of this name loses nothing that counts in half precision: the network, and pieces of words."""
+    return name.startswith("backbone.") or name.endswith("pieces.weight")
 
 
 def load_checkpoint(kind: type[Network], folder: Path, device: torch.device | str = "cpu") -> Network:

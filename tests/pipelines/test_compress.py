@@ -6,7 +6,7 @@ import pytest
 
 from ipt.biases.compress import compress_biases
 from ipt.model import InstructIPT
-from ipt.network.checkpoint import HALVED, save_model
+from ipt.network.checkpoint import bears_half, save_model
 from ipt.network.modulation import modulated_layers
 from ipt.network.task_network import TaskNetwork
 from ipt.weights import load_weights, save_weights
@@ -37,7 +37,7 @@ def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
         load_weights(getattr(expected, part), tmp_path / "understanding" / f"{part}.safetensors")
     weights = expected.state_dict()
     for name, value in loaded.state_dict().items():
-        stored = weights[name].half().float() if name.endswith(HALVED) else weights[name]
+        stored = weights[name].half().float() if bears_half(name) else weights[name]
         assert (value == stored).all(), name
     assert report["rank"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained", "understanding"]
