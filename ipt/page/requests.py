@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,13 @@ class Order:
     strength: float = 1.0
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`."""
+async def read_body(
+    request: Request, limit: int, seconds: float, came: Callable[[int], None] = lambda size: None
+) -> bytes:
+    """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`.
+
+    `came` is told of each piece how many bytes it has.
+    """
     from starlette.requests import ClientDisconnect
 
     announced = request.headers.get("content-length", "0")
@@ -57,6 +62,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         async with asyncio.timeout(seconds):
             async for piece in request.stream():
                 body += piece
+                came(len(piece))
                 if len(body) > limit:
                     raise RequestError(413, f"body: more than {limit} bytes, which is the limit")
     except TimeoutError:
