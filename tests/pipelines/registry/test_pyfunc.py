@@ -104,7 +104,7 @@ def test_rows_of_wrong_types_have_an_error_each(saved):
 def test_a_row_has_the_limits_of_the_service(saved):
     python_model = mlflow.pyfunc.load_model(str(saved / "model")).unwrap_python_model()
     module = sys.modules[type(python_model).__module__]
-    assert (module.MAX_BYTES, module.MAX_PIXELS) == (DEFAULTS["max_body"], DEFAULTS["max_pixels"])
+    assert (DEFAULTS["max_body"], DEFAULTS["max_pixels"]) == (module.MAX_BYTES, module.MAX_PIXELS)
     buffer = io.BytesIO()
     Image.new("1", (4000, 3001)).save(buffer, "PNG")
     rows = [{"image": buffer.getvalue()}, {"image": bytes(32_000_001)}, {"image": "A" * 42_700_000}]
