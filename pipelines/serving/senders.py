@@ -84,4 +84,6 @@ def _client(address: str) -> str:
         ip = ipaddress.ip_address(address)
     except ValueError:  # no network behind it, or a name
         return address
-    return str(ipaddress.ip_network((ip, _NETWORK), strict=False)) if ip.version == 6 else address
+    if ip.version == 4:
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip, _NETWORK), strict=False))

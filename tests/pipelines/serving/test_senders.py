@@ -64,13 +64,21 @@ def test_many_clients_with_one_sender_each_give_way_after_their_grace():
     assert asyncio.run(all_of_it()) == [429, 200, 408, 200]
 
 
-def test_a_network_of_ipv6_is_one_client():
+@pytest.mark.parametrize(
+    ("first", "next_one", "statuses"),
+    [
+        ("2001:db8::1", "2001:db8::2", [200, 408]),  # its own gives way, though the other one is slower
+        ("::ffff:192.0.2.7", "192.0.2.7", [200, 408]),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.8", [408, 200]),
+    ],
+)
+def test_a_network_of_ipv6_is_one_client_and_ipv4_behind_it_is_not(first, next_one, statuses):
     async def all_of_it() -> list[int]:
         senders = Senders(2)
         other = asyncio.ensure_future(send(senders, "192.0.2.1", 0, 0.2))
-        own = asyncio.ensure_future(send(senders, "2001:db8::1", 9, 0.2))
+        own = asyncio.ensure_future(send(senders, first, 9, 0.2))
         await asyncio.sleep(0.1)
-        await send(senders, "2001:db8::2", seconds=0)
+        await send(senders, next_one, seconds=0)
         return [await other, await own]
 
-    assert asyncio.run(all_of_it()) == [200, 408]  # its own gives way, though the other one is slower
+    assert asyncio.run(all_of_it()) == statuses
