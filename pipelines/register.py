@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from ipt.model import InstructIPT
 from pipelines.common.files import write_json
+from pipelines.common.lock import data_hashes
 from pipelines.common.params import PARAMS_FILE, Params, load_params
 from pipelines.common.paths import (
     CHOICE,
@@ -36,7 +36,7 @@ from pipelines.scoring.scorecard import of_reports
 from pipelines.scoring.speed import machine, seconds_per_megapixel
 from pipelines.tracking.store import git_commit
 
-LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
+RESULT = METRICS / "register.json"
 # Of the run: everything the other stages wrote that a person would look for.
 REPORTS = (
     PARAMS_FILE,
@@ -142,22 +142,9 @@ def input_example(params: Params) -> pd.DataFrame:
     )
 
 
-def data_hashes(lock: Path) -> dict[str, str]:
-    """The hash of each data folder in dvc.lock, by path; empty where nothing is locked."""
-    if not lock.is_file():
-        return {}
-    stages = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs", [])
-        if out["path"].startswith("data/")
-    }
-
-
 def main() -> None:
     """Register what the stages before have made."""
-    result = register(load_params(), data_hashes(LOCK))
+    result = register(load_params(), data_hashes())
     write_json(RESULT, result)
     print(
         f"register: {result['model']} version {result['version']}, alias {result['alias']}, in {result['tracking']} "

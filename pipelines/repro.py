@@ -28,29 +28,35 @@ def main() -> int:
         except BlockingIOError:
             lock.seek(0)
             print(
-                f"make repro: another one is at work here ({lock.read().strip()}); wait for it or stop it",
+                f"make repro: another one is at work here ({lock.read().strip()}, or what it began); wait for it or "
+                "stop it",
                 file=sys.stderr,
             )
             return 1
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
         lock.flush()
-        return _repro(arguments)
+        return _repro(arguments, lock.fileno())
 
 
-def _repro(arguments: list[str]) -> int:
-    """`dvc repro` with one Ray cluster for all its stages: starting one costs each of them seconds."""
+def _repro(arguments: list[str], lock: int) -> int:
+    """`dvc repro` with one Ray cluster for all its stages: starting one costs each of them seconds.
+
+    DVC holds the open file `lock` too: where this process is killed, the lock is free once DVC has ended.
+    """
     # `python` in dvc.yaml is the one that runs this, whether or not its environment was activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path}
     dvc = [sys.executable, "-m", "dvc"]
-    outdated = subprocess.call([*dvc, "status", "--quiet", "dvc.yaml"], env=environment, stdout=subprocess.DEVNULL)
+    status = [*dvc, "status", "--quiet", "dvc.yaml"]
+    outdated = subprocess.call(status, env=environment, stdout=subprocess.DEVNULL, pass_fds=[lock])
     if not outdated or "RAY_ADDRESS" in environment:
-        return subprocess.call([*dvc, "repro", *arguments], env=environment)
+        return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
     from pipelines.cluster.connection import connected  # only now: it takes seconds to import
 
     with connected() as address:
-        return subprocess.call([*dvc, "repro", *arguments], env=environment | {"RAY_ADDRESS": address})
+        environment["RAY_ADDRESS"] = address
+        return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
 
 
 if __name__ == "__main__":

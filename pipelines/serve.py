@@ -24,6 +24,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
+from ipt.page.serve import only_here
 from ipt.photos.images import MAX_PIXELS
 from pipelines.cluster.connection import connected
 from pipelines.common.processes import usable_cores
@@ -146,8 +147,11 @@ def main() -> None:
     if arguments["device"] != "cpu":
         arguments["threads"] = 1  # a GPU does one batch after the other
     digest = token()
-    if not digest and host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"serve: {host} may be reached by others and no token is asked for; set {TOKEN}", file=sys.stderr)
+    if digest is None and not only_here(host):
+        raise ValueError(
+            f"--host {host}: others reach it, and no token is asked for; set {TOKEN} to a secret that they have to "
+            "know, or leave --host away"
+        )
     serve_forever(Settings(**arguments, token=digest), host, port)
 
 

@@ -31,6 +31,7 @@ from pipelines.cluster.storage import Storage, content_hash
 from pipelines.cluster.worker import WorkerSettings
 from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
+from pipelines.common.lock import data_hashes
 from pipelines.common.params import Params, Task, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.common.stage import command, run
@@ -182,14 +183,19 @@ def run_name(params: Params, choice: Choice, shards: Path) -> str:
 
 
 def remove_stale_shards(shards: Path, tasks: list[str]) -> None:
-    """Remove folders of tasks that are no longer in params.yaml, so that the data hash is that of the tasks listed.
+    """Remove shards of tasks that are no longer in params.yaml, so that the data hash is that of the tasks listed.
 
-    They stay in DVC's cache: putting the task back restores them.
+    They stay in DVC's cache: putting the task back restores them. A folder that dvc.lock does not know is not DVC's and
+    stays.
     """
     for folder in sorted(shards.iterdir()):
-        if folder.is_dir() and folder.name not in tasks and not folder.name.startswith("."):
+        if not folder.is_dir() or folder.name in tasks or folder.name.startswith("."):
+            continue
+        if folder.as_posix() in data_hashes():
             print(f"{folder}: the task is no longer in params.yaml; shards removed (DVC's cache keeps them)")
             shutil.rmtree(folder)
+        else:
+            print(f"{folder}: no task of params.yaml, and not in dvc.lock; left there, and not trained on")
 
 
 def write_history(history: History, cost: dict[str, float], seconds: float) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ipt.page.requests import RequestError
+from ipt.photos import png
 from ipt.photos.images import ImageError, TooManyPixelsError
 from ipt.photos.photo import Photo, encode_photo, read_photo
 
@@ -54,14 +55,18 @@ def browsers_show(photo: Photo) -> bool:
 def preview(photo: Photo, levels: np.ndarray) -> tuple[bytes, str]:
     """An 8-bit picture of `levels`, of the type and shape of `photo.levels`, for a browser, and its media type.
 
-    Of what browsers show themselves, with sides up to LONGEST, as JPEG, or PNG where there is transparency; of TIFF and
-    16 bits all pixels, as PNG. The colour profile goes along, nothing else does.
+    Of what browsers show themselves, with sides up to LONGEST, as JPEG, or PNG where there is transparency or where
+    chunks of a PNG say what its colours are; of TIFF and 16 bits all pixels, as PNG. What is said of colours goes
+    along, nothing else does.
     """
     whole = not browsers_show(photo)
     levels, *rest = (_shown(band, whole) for band in (levels, photo.alpha) if band is not None)
     alpha = rest[0] if rest else None
-    kind = "PNG" if whole or rest else "JPEG"
-    bare = dataclasses.replace(photo, exif=None, xmp=None, dpi=None, pieces=())
+    colours = tuple(
+        (name, body) for name, body in photo.pieces if name in png.COLOURS
+    )  # of a JPEG none has such a name
+    kind = "PNG" if whole or rest or (png.other_colours(colours) and not photo.icc) else "JPEG"
+    bare = dataclasses.replace(photo, exif=None, xmp=None, dpi=None, pieces=colours if kind == "PNG" else ())
     plain = dataclasses.replace(bare, levels=levels, alpha=alpha, format=kind)
     return encode_photo(plain, levels), f"image/{kind.lower()}"
 

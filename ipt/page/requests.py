@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import binascii
 import json
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+import re
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ipt.model import InstructIPT
@@ -20,6 +22,13 @@ if TYPE_CHECKING:  # starlette comes with the extra `page`
 FIELDS = ("image", "task", "instruction", "strength")
 _LONGEST_FIELD = 20_000  # bytes of a field of a form that is no file
 _LONGEST_TEXT = 300  # characters of a message
+_LONG = 30_000  # bytes; an instruction of MAX_CHARACTERS has at most 24,000 in JSON, where all are escaped
+_LONGEST_REST = len(FIELDS) * _LONG  # bytes of JSON beside the image
+_PIECE = 2**16  # bytes
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # of JSON
+_ESCAPED = {b"\\/": b"/"} | {
+    escaped % ord(character): character for character in (b"/", b"+", b"=") for escaped in (b"\\u%04x", b"\\u%04X")
+}
 
 
 class RequestError(Exception):
@@ -35,14 +44,19 @@ class RequestError(Exception):
 class Order:
     """An encoded picture and what is asked for; None: nothing said."""
 
-    image: bytes
+    image: bytes = field(repr=False)  # asyncio.run makes a text of what its task returns: 25 times as large
     task: str | None = None
     instruction: str | None = None
     strength: float = 1.0
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`."""
+async def read_body(
+    request: Request, limit: int, seconds: float, came: Callable[[int], None] = lambda size: None
+) -> bytearray:
+    """The body of a request; a RequestError of 413 for more than `limit` bytes and 408 for more than `seconds`.
+
+    `came` is told of each piece how many bytes it has.
+    """
     from starlette.requests import ClientDisconnect
 
     announced = request.headers.get("content-length", "0")
@@ -57,17 +71,21 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         async with asyncio.timeout(seconds):
             async for piece in request.stream():
                 body += piece
+                came(len(piece))
                 if len(body) > limit:
                     raise RequestError(413, f"body: more than {limit} bytes, which is the limit")
     except TimeoutError:
         raise RequestError(408, f"body: not there after {seconds:g} seconds ({len(body)} bytes came)") from None
     except ClientDisconnect:
         raise RequestError(400, f"body: the connection ended after {len(body)} bytes") from None
-    return bytes(body)
+    return body  # as it is: a copy would be as large
 
 
-async def read_order(headers: Headers, body: bytes) -> Order:
-    """The order in a body of multipart/form-data or JSON; RequestErrors of 400 and 415 say what is wrong."""
+async def read_order(headers: Headers, body: bytes | bytearray) -> Order:
+    """The order in a body of multipart/form-data or JSON; RequestErrors of 400 and 415 say what is wrong.
+
+    Beside `body` this takes at most three times its size.
+    """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         fields = await asyncio.to_thread(_read_json, body)
@@ -99,24 +117,66 @@ def check_order(model: InstructIPT, order: Order) -> None:
         raise RequestError(400, str(error)) from error
 
 
-def _read_json(body: bytes) -> dict[str, Any]:
+def _read_json(body: bytes | bytearray) -> dict[str, Any]:
+    small, long, mark = _without_long_text(body)
     try:
-        fields = json.loads(body)
+        fields = json.loads(small)
     except (ValueError, RecursionError) as error:
         raise RequestError(400, f"body: not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise RequestError(400, f"body: expected a JSON object, got {type(fields).__name__}")
-    if "image" in fields:
-        if not isinstance(fields["image"], str):
-            raise RequestError(400, f"image: expected base64 text, got {type(fields['image']).__name__}")
-        try:
-            fields["image"] = base64.b64decode(fields["image"], validate=True)
-        except ValueError as error:
-            raise RequestError(400, f"image: not base64: {error}") from error
+    image = fields.get("image", "")
+    if not isinstance(image, str):
+        raise RequestError(400, f"image: expected base64 text, got {type(image).__name__}")
+    if long is not None and image != mark:
+        raise RequestError(400, f"body: a text of {len(long)} bytes that is not the image; expected at most {_LONG}")
+    try:
+        fields["image"] = _from_base64(image.encode() if long is None else long)
+    except ValueError as error:
+        raise RequestError(400, f"image: not base64: {error}") from error
     return fields
 
 
-async def _read_form(headers: Headers, body: bytes) -> dict[str, Any]:
+def _without_long_text(body: bytes | bytearray) -> tuple[bytes, memoryview | None, str]:
+    """JSON with a mark in place of its one long text, that text between its quotes, None without one, and the mark.
+
+    Made into `str`, a text with one emoji has four bytes for each of its characters; and lists of nothing have twenty
+    times their bytes. So only what is small is parsed, and the picture is taken out of the bytes.
+    """
+    long, mark = None, secrets.token_hex(16)  # that no other text is
+    at = first = last = 0
+    while (begin := body.find(b'"', at)) >= 0:
+        text = _TEXT.match(body, begin)
+        if text is None:
+            raise RequestError(400, "body: not JSON: a text without an end")
+        at = text.end()
+        if at - begin > _LONG:
+            if long is not None:
+                raise RequestError(400, f"body: expected one text of more than {_LONG} bytes, the image, got another")
+            long, first, last = memoryview(body)[begin + 1 : at - 1], begin, at
+        elif at - (last - first) > _LONGEST_REST:
+            break
+    if len(body) - (last - first) > _LONGEST_REST:
+        raise RequestError(400, f"body: more than {_LONGEST_REST} bytes beside the image, which is the limit")
+    if long is None:
+        return bytes(body), None, mark
+    return bytes(body[:first]) + f'"{mark}"'.encode() + bytes(body[last:]), long, mark
+
+
+def _from_base64(text: bytes | memoryview) -> bytes:
+    """What base64 text of JSON says; ValueError where it is none. Characters of base64 may be escaped, as some do."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        plain = bytes(text)
+        if b"\\" not in plain:
+            raise
+    for escaped, character in _ESCAPED.items():
+        plain = plain.replace(escaped, character)
+    return binascii.a2b_base64(plain, strict_mode=True)
+
+
+async def _read_form(headers: Headers, body: bytes | bytearray) -> dict[str, Any]:
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -124,7 +184,8 @@ async def _read_form(headers: Headers, body: bytes) -> dict[str, Any]:
         spool_max_size = 2**40  # bytes; a body is in memory already, its parts need not go to disk
 
     async def pieces() -> AsyncGenerator[bytes, None]:
-        yield body
+        for start in range(0, len(body), _PIECE):  # all at once, the parser would hold it twice
+            yield bytes(body[start : start + _PIECE])
         yield b""
 
     try:

@@ -43,7 +43,7 @@ def serve_page(load: Callable[[], InstructIPT], name: str, host: str, port: int,
         app = create_app(workshop, name, MAX_BODY, names={host, here, f"{here}.local"})
         address = _address(host, listener.getsockname()[1])
         print(f"ipt: restoring photographs at {address} (Ctrl+C ends it)", flush=True)
-        if not _only_here(host):
+        if not only_here(host):
             print(f"ipt: {host}: whoever reaches this computer can use the page", file=sys.stderr)
         if browser and _has_browser():
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -88,7 +88,8 @@ def _address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _only_here(host: str) -> bool:
+def only_here(host: str) -> bool:
+    """Whether who listens at `host` is reached from this computer alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -30,7 +30,7 @@ _KEPT_TAGS = {269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 318, 3
 _KEPT_TAGS |= {34853, *range(40091, 40096)}
 _KEPT_SEGMENTS = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}  # JPEG: IPTC, comment
 _SEGMENT_BYTES = 65533
-_KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tEXt", b"zTXt", b"iTXt")  # PNG
+_KEPT_CHUNKS = (*png.COLOURS, b"pHYs", b"tEXt", b"zTXt", b"iTXt")  # PNG
 _TEXT_OF_OURS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
 _ELSEWHERE = (b"ns.google.com/photos/1.0/container/", b"ns.adobe.com/hdr-gain-map/")  # XMP of further pictures
 

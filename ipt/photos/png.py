@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: gray, gray and alpha, RGB, RGBA
 _BAND_BYTES = 1 << 22
+COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")  # chunks that say what the numbers of pixels mean
+# What they say of sRGB: its number in the standard; times 100,000, 1 / 2.2, and white, red, green and blue.
+_SRGB, _GAMMA, _PRIMARIES = bytes([1, 13, 0, 1]), 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+_GAMMA_APART, _PRIMARIES_APART = 500, 500  # that nobody sees
 
 Chunk = tuple[bytes, bytes]  # type and content
 
@@ -23,6 +27,29 @@ def read_chunks(data: bytes) -> Iterator[Chunk]:
         if kind not in (b"IDAT", b"IEND"):
             yield kind, data[place + 8 : place + 8 + length]
         place += 12 + length
+
+
+def other_colours(chunks: Iterable[Chunk]) -> str | None:
+    """The chunk that says of the pixels that their colours are not those of sRGB; None where there is none such.
+
+    In the order of the PNG specification: cICP says all, sRGB more than gAMA and cHRM.
+    """
+    told = dict(chunks)
+    if b"cICP" in told:
+        return "cICP" if told[b"cICP"] != _SRGB else None
+    if b"sRGB" in told:
+        return None
+    if _is_apart(told.get(b"gAMA"), (_GAMMA,), _GAMMA_APART):
+        return "gAMA"
+    return "cHRM" if _is_apart(told.get(b"cHRM"), _PRIMARIES, _PRIMARIES_APART) else None
+
+
+def _is_apart(content: bytes | None, expected: tuple[int, ...], most: int) -> bool:
+    """Whether a chunk's numbers differ from those expected by more than `most`; not where it is missing or damaged."""
+    if content is None or len(content) != 4 * len(expected):
+        return False
+    numbers = struct.unpack(f">{len(expected)}L", content)
+    return max(abs(number - other) for number, other in zip(numbers, expected, strict=True)) > most
 
 
 def encode(pixels: np.ndarray, chunks: list[Chunk]) -> bytes:

@@ -18,6 +18,7 @@ import numpy as np
 from ipt.files import replace_file
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
+from ipt.photos import png
 from ipt.photos.images import FORMATS, READ_ONLY, ImageError
 from ipt.photos.photo import Photo, read_photo, write_photo
 from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
@@ -27,6 +28,7 @@ COMPARED = ".compare.jpg"  # behind the name of a restored file
 _INSTEAD = ".jpg"  # of what is read and not written
 _NOT_WRITTEN = READ_ONLY.keys() | frozenset({".dng", ".gif", ".jp2", ".jxl", ".pdf", ".svg", ".tga"})
 _LONGEST = 65500  # pixels, side of a JPEG
+_GRAY_PROFILE = b"GRAY"  # the colour space in the head of an ICC profile
 
 
 class InputError(ValueError):
@@ -225,7 +227,8 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     """`photo` for the format that the suffix of `target` names, where that of `source` names another.
 
     EXIF, XMP, colour profile and resolution go along where the format has a place for them, comments do not.
-    Raises ImageError for pixels that the format cannot hold, and for a profile, without which colours would change.
+    Raises ImageError for pixels that the format cannot hold, and for a profile, or what a PNG says of its colours
+    instead, without which they would change.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind in (None, photo.format, FORMATS.get(source.suffix.lower())):
@@ -239,7 +242,14 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
         alpha = None
     if kind == "BMP" and photo.icc:
         raise ImageError(f"{target.suffix} cannot hold its colour profile; name a .png, .jpg, .webp or .tif file")
+    told = None if photo.icc or photo.format != "PNG" else png.other_colours(photo.pieces)
+    if told:
+        raise ImageError(f"{target.suffix} cannot hold what its chunk {told} says of its colours; name a .png file")
     gray = photo.gray and (kind in ("PNG", "TIFF") or (kind != "WEBP" and alpha is None))
+    if photo.gray and not gray and photo.icc and photo.icc[16:20] == _GRAY_PROFILE:
+        raise ImageError(
+            f"{target.suffix} cannot hold its gray, for which its colour profile is; name a .png, .jpg or .tif file"
+        )
     dots = [round(number / 0.0254) for number in photo.dpi or ()]  # of a metre
     pieces = ((b"pHYs", struct.pack(">LLB", *dots, 1)),) if kind == "PNG" and dots else ()
     return dataclasses.replace(photo, format=kind, alpha=alpha, gray=gray, pieces=pieces)

@@ -20,6 +20,9 @@ from ipt.restoring.restore import plan_restoration, restore_tasks
 
 CANNOT_RESTORE = (ValueError, MemoryError, RuntimeError)  # wrong input; a picture too large for this machine
 
+MAX_BYTES = 32_000_000  # of a row's picture; of this and its pixels the service on Ray takes as many
+MAX_PIXELS = 12_000_000
+
 
 class InstructIPTModel(PythonModel):
     """Restores each row's `image` (an encoded file: bytes or base64 text) as its `task` or `instruction` asks.
@@ -27,7 +30,8 @@ class InstructIPTModel(PythonModel):
     With neither, the image decides. `strength` scales the task's bias; none is 1. Returns a table with `image` (bytes
     of a file of the format that came, or those that came where nothing was done), `task` (what was done: names in
     order, "" for an image that was left as it is), `probabilities` (JSON: of each task, as the one who decided saw
-    them) and `error`: a row that cannot be restored says why there and leaves the others alone.
+    them) and `error`: a row that cannot be restored says why there and leaves the others alone. A picture of more than
+    MAX_BYTES or MAX_PIXELS is refused so: the library takes larger ones.
     """
 
     def load_context(self, context) -> None:
@@ -44,7 +48,7 @@ class InstructIPTModel(PythonModel):
         try:
             data = _bytes(row.get("image"))
             strength = _number(row.get("strength"))
-            photo = read_photo(data)
+            photo = read_photo(data, MAX_PIXELS)
             wish = {name: _text(name, row.get(name)) for name in ("task", "instruction")}
             plan = plan_restoration(self.model, photo.levels, **wish)
             restored = restore_tasks(self.model, photo.levels, plan.tasks, strength=strength)
@@ -60,6 +64,9 @@ class InstructIPTModel(PythonModel):
 
 
 def _bytes(value: object) -> bytes:
+    size = len(value) * 3 // 4 if isinstance(value, str) else len(value) if isinstance(value, bytes) else 0
+    if size > MAX_BYTES:
+        raise ValueError(f"image: {size} bytes; the limit is {MAX_BYTES}")
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)

@@ -68,9 +68,13 @@ def settings_from(arguments: dict[str, Any]) -> tuple[Settings, int]:
 
 
 def token() -> bytes | None:
-    """The digest of the token in the environment, None where none is asked for."""
+    """The digest of the token in the environment, None where none is asked for; ValueError for an empty one."""
     text = os.environ.get(TOKEN)
-    return hashlib.sha256(text.encode()).digest() if text else None
+    if text is None:
+        return None
+    if not text.strip():
+        raise ValueError(f"{TOKEN}: expected a token, got nothing; give it a value, or unset it where nobody is asked")
+    return hashlib.sha256(text.strip().encode()).digest()
 
 
 def application(settings: Settings, replicas: int = 1) -> Application:

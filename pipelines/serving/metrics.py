@@ -30,6 +30,7 @@ class Metrics:
         self.tasks = Counter("instruct_ipt_tasks", "Tasks done.", ["task"], registry=own)
         self.pixels = Counter("instruct_ipt_pixels", "Pixels restored.", registry=own)
         self.waiting = Gauge("instruct_ipt_waiting", "Requests inside, waiting or at work.", registry=own)
+        self.senders = Gauge("instruct_ipt_senders", "Bodies on their way.", registry=own)
         self.model = Gauge("instruct_ipt_model", "1 for the version that is served.", ["version"], registry=own)
         self.reloads = Counter("instruct_ipt_reloads", "Changes of the model.", ["result"], registry=own)
         ProcessCollector(registry=own)

@@ -8,7 +8,7 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from ipt.photos.photo import restored_file
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
+from pipelines.serving.senders import Senders
 
 _FILE_THREADS = 2  # that decode and encode
 _FAREWELL = 2.0  # seconds, for the last bytes to leave Ray's process that speaks HTTP and for others to be told 503
@@ -64,6 +65,8 @@ class Service:
         self._large = ThreadPoolExecutor(1)
         self._small = ThreadPoolExecutor(settings.threads)
         self._batched = self._make_batched()
+        self._senders = Senders(settings.queue)
+        self._metrics.senders.set_function(self._senders.__len__)
         self._waiting, self._stopping = 0, False
 
     def _make_batched(self):
@@ -90,7 +93,7 @@ class Service:
     async def drain(self) -> str:
         """Take no more requests, wait until those inside are answered, and return the rest of the log."""
         self._stopping = True
-        while self._waiting:
+        while self._waiting or self._senders:
             await asyncio.sleep(0.05)
         await asyncio.sleep(_FAREWELL)
         return "\n".join(self._log.take())
@@ -114,8 +117,7 @@ class Service:
 
     async def look(self, request: Request) -> Look:
         """What a browser can show of a picture."""
-        with self._inside():
-            order = await self._read(request)
+        async with self._admitted(request) as order:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._files, look, order.image, self._settings.max_pixels)
 
@@ -134,23 +136,22 @@ class Service:
         """Answer POST /restore; whatever happens inside becomes an answer, a number and a line of the log."""
         started = time.perf_counter()
         seen: dict[str, object] = {}
-        with self._inside():
-            try:
-                response = await self._restore(request, started, seen)
-            except RequestError as refusal:
-                seen["error"] = str(refusal)
-                response = refused(refusal)
-            except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
-                seen["error"] = f"{type(error).__name__}: {error}"
-                response = refused(RequestError(500, MISTAKE))
+        try:
+            async with self._admitted(request) as order:
+                response = await self._restore(request, order, started, seen)
+        except RequestError as refusal:
+            seen["error"] = str(refusal)
+            response = refused(refusal)
+        except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
+            seen["error"] = f"{type(error).__name__}: {error}"
+            response = refused(RequestError(500, MISTAKE))
         seconds = time.perf_counter() - started
         self._metrics.requests.labels(str(response.status_code)).inc()
         self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)
         return response
 
-    async def _restore(self, request: Request, started: float, seen: dict) -> Response:
+    async def _restore(self, request: Request, order: Order, started: float, seen: dict) -> Response:
         settings = self._settings
-        order = await self._read(request)
         seen["bytes"] = len(order.image)
         job_of = _Pending()
         try:
@@ -170,15 +171,28 @@ class Service:
         pieces = last_pieces(told, {"restored": (content, mime(photo)), "preview": shown})
         return Response(b"".join(pieces), media_type=PROGRESS)
 
-    async def _read(self, request: Request) -> Order:
-        """The order of one who may ask, within the limits."""
+    @asynccontextmanager
+    async def _admitted(self, request: Request) -> AsyncIterator[Order]:
+        """The order of one who may ask, within the limits; in the block it is inside.
+
+        While its body comes it only has a place among the senders: those who send slowly keep nobody from the queue.
+        """
         settings = self._settings
         self._check_token(request)
         if self._stopping:
             raise RequestError(503, "the service is stopping")
-        if self._waiting > settings.queue:
-            raise RequestError(429, f"{settings.queue} requests are waiting already; try again later")
-        return await read_order(request.headers, await read_body(request, settings.max_body, settings.body_timeout))
+        self._check_queue()  # before a body is sent for nothing
+        async with self._senders.place(request.client.host if request.client else "") as sender:
+            body = await read_body(request, settings.max_body, settings.body_timeout, sender.came)
+        self._check_queue()
+        with self._inside():
+            order = await read_order(request.headers, body)
+            del body  # the picture is in the order
+            yield order
+
+    def _check_queue(self) -> None:
+        if self._waiting >= self._settings.queue:
+            raise RequestError(429, f"{self._settings.queue} requests are waiting already; try again later")
 
     async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
         """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""

@@ -62,6 +62,7 @@ def running(make_config, fill_parameters, tmp_path_factory, serving):
         max_body=MAX_BODY,
         max_pixels=100_000,
         body_timeout=1,
+        queue=8,
         watch=0.5,
         threads=2,
     ) as service:
@@ -158,17 +159,15 @@ def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
 
 
 def test_slow_senders_are_told_and_others_are_served(running):
-    slow = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(10)]
+    where, of_another = ("127.0.0.1", running.port), ("127.0.0.2", 0)
+    slow = [socket.create_connection(where, timeout=10, source_address=of_another) for _ in range(20)]
     for connection in slow:
         head = f"POST /restore HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 1000\r\n\r\n--b"
         connection.sendall(head.encode())
-    assert_well(running)
+    assert_well(running)  # more are slow than there are places
+    told = [connection.recv(10_000).split()[1] for connection in slow]
+    assert sorted(told) == [b"408"] * 8 + [b"429"] * 12
     for connection in slow:
-        answer = b""
-        while piece := connection.recv(10_000):
-            answer += piece
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"not there after 1 seconds" in answer
         connection.close()
     assert_well(running)
 

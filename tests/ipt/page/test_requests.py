@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import tracemalloc
 
 import pytest
 from starlette.datastructures import Headers
@@ -67,6 +69,55 @@ def test_json_that_is_no_order(body, reason):
     status, message = refused("application/json", body)
     assert status == 400
     assert reason in message
+
+
+def test_escaped_base64_and_long_instructions_are_read():
+    content = bytes(range(256)) * 300
+    text = base64.b64encode(content).decode()
+    for character, escaped in (("/", "\\/"), ("/", "\\u002F"), ("+", "\\u002b"), ("=", "\\u003d")):
+        for length in (256, None):  # in what is parsed, and beside it
+            body = '{"image": "' + base64.b64encode(content[:length]).decode().replace(character, escaped) + '"}'
+            assert order("application/json", body.encode()) == Order(content[:length])
+    words = "\U0001f327" * 2000
+    assert order("application/json", json.dumps({"instruction": words, "image": text}).encode()).instruction == words
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"image": "eA==", "task": "' + b"a" * 40_000 + b'"}', "40000 bytes that is not the image"),
+        (b'{"image": "' + b"eA==" * 10_000 + b'", "task": "' + b"a" * 40_000 + b'"}', "expected one text of more"),
+        (b'{"image": ["' + b"eA==" * 10_000 + b'"]}', "base64 text, got list"),
+        (b'{"image": "' + b"eA==" * 10_000 + b'\\"}', "a text without an end"),
+        (b'{"image": "' + b"eA=="[:2] * 20_000 + "\U0001f327".encode() + b'"}', "not base64"),
+        (b'{"image": "' + b"AAAA" * 10_000 + b"\\\\/" + b'"}', "not base64"),
+        (b'{"image": [' + b"[]," * 50_000 + b"1]}", "more than 120000 bytes beside the image"),
+        (b'{"image": [' + b'"",' * 50_000 + b"1]}", "more than 120000 bytes beside the image"),
+    ],
+)
+def test_what_json_holds_beside_the_picture_is_small(body, reason):
+    status, message = refused("application/json", body)
+    assert status == 400
+    assert reason in message
+
+
+def test_reading_takes_at_most_three_times_the_body():
+    text = base64.b64encode(bytes(3_000_000))
+    rain = "\U0001f327".encode()
+    bodies = [
+        ("application/json", b'{"image": "' + text + b'", "instruction": "' + rain + b'"}'),
+        ("application/json", b'{"image": "' + text[:-4] + rain + b'"}'),
+        ("application/json", b'{"image": "' + text.replace(b"AA", b"A\\/", 100_000) + b'"}'),
+        ("application/json", b'{"image": [' + b"[]," * 1_300_000 + b"1]}"),
+        (FORM, part("image", bytes(4_000_000), True) + b"--b--\r\n"),
+    ]
+    for kind, body in bodies:
+        tracemalloc.start()
+        with contextlib.suppress(RequestError):
+            order(kind, body)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 3 * len(body), (kind, body[:40])
 
 
 @pytest.mark.parametrize(

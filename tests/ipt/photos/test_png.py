@@ -14,6 +14,10 @@ from PIL import Image
 from ipt.photos import png
 
 
+def png_primaries(red):
+    return struct.pack(">8L", 31270, 32900, red, 33000, 30000, 60000, 15000, 6000)
+
+
 def read(data):
     """uint8 or uint16 (H, W, C) as libraries that are not ours read it."""
     bits, kind = data[24:26]
@@ -98,3 +102,20 @@ def test_chunks_are_written_before_the_pixels_and_found_again():
 def test_the_head_says_what_is_in_it(channels):
     data = png.encode(np.zeros((5, 9, channels), np.uint16), [])
     assert struct.unpack_from(">LLBB", data, 16) == (9, 5, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "told"),
+    [
+        ({}, None),
+        ({b"gAMA": struct.pack(">L", 45455), b"cHRM": png_primaries(64000)}, None),
+        ({b"gAMA": struct.pack(">L", 45455), b"cHRM": png_primaries(68000)}, "cHRM"),
+        ({b"gAMA": struct.pack(">L", 100000)}, "gAMA"),
+        ({b"gAMA": struct.pack(">L", 100000), b"sRGB": b"\0"}, None),
+        ({b"cICP": bytes([1, 13, 0, 1]), b"gAMA": struct.pack(">L", 100000)}, None),
+        ({b"cICP": bytes([9, 16, 0, 1]), b"sRGB": b"\0"}, "cICP"),
+        ({b"gAMA": b"", b"cHRM": b"damaged"}, None),
+    ],
+)
+def test_colours_that_are_not_those_of_srgb_are_told(chunks, told):
+    assert png.other_colours(chunks.items()) == told

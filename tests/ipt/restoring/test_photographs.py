@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from ipt.photos.photo import read_photo
 from ipt.restoring import photographs
@@ -246,17 +248,38 @@ def test_what_a_format_cannot_hold_is_refused_before_any_work(model, tmp_path, m
     cv2.imwrite(str(wide), noise(dtype=np.uint16))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     tuned = saved(tmp_path / "tuned.jpg", icc_profile=profile)
+    gray_profile = profile[:16] + b"GRAY" + profile[20:]
+    gray = saved(tmp_path / "gray.png", noise()[..., 0], icc_profile=gray_profile)
+    linear, wide_gamut = PngInfo(), PngInfo()
+    linear.add(b"gAMA", struct.pack(">L", 100000))
+    wide_gamut.add(b"cICP", bytes([9, 16, 0, 1]))
+    linear, wide_gamut = (
+        saved(tmp_path / f"{name}.png", pnginfo=chunks) for name, chunks in (("a", linear), ("b", wide_gamut))
+    )
     for source, suffix, reason in (
         (wide, ".jpg", "cannot hold its 16 bits per channel; name a .png or .tif file"),
         (wide, ".webp", "cannot hold its 16 bits"),
         (wide, ".bmp", "cannot hold its 16 bits"),
         (clear, ".jpg", "cannot hold its transparency; name a .png, .webp or .tif file"),
         (tuned, ".bmp", "cannot hold its colour profile; name a .png, .jpg"),
+        (gray, ".webp", "cannot hold its gray, for which its colour profile is; name a .png, .jpg or .tif file"),
+        (linear, ".jpg", "cannot hold what its chunk gAMA says of its colours; name a .png file"),
+        (wide_gamut, ".tif", "cannot hold what its chunk cICP says of its colours; name a .png file"),
     ):
         report = restore_file(model, source, tmp_path / f"out{suffix}", DERAIN)
         assert report.status == "failed"
         assert report.error.startswith(f"{suffix} {reason}")
         assert not (tmp_path / f"out{suffix}").exists()
+
+
+def test_a_gray_profile_goes_with_gray_pixels(model, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile[:16] + b"GRAY" + profile[20:]
+    source = saved(tmp_path / "a.png", noise()[..., 0], icc_profile=profile)
+    for name in ("b.jpg", "b.tif"):
+        assert restore_file(model, source, tmp_path / name, DERAIN).status == "restored"
+        photo = read_photo(tmp_path / name)
+        assert (photo.gray, photo.icc) == (True, profile)
 
 
 def test_alpha_that_hides_nothing_is_no_reason_to_refuse_jpeg(model, tmp_path):

@@ -19,6 +19,7 @@ from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
 from pipelines.register import REQUIREMENTS
 from pipelines.registry import registration as registry
+from pipelines.serving.deployment import DEFAULTS
 
 
 def encoded(kind: str, seed: int = 0, mode: str = "RGB") -> bytes:
@@ -98,6 +99,19 @@ def test_rows_of_wrong_types_have_an_error_each(saved):
     starts = [None, "image: expected bytes", "image: expected bytes", "image: expected bytes", "task: expected text"]
     for error, start in zip(table.error, [*starts, "strength: expected a number", None], strict=True):
         assert error is None if start is None else error.startswith(start)
+
+
+def test_a_row_has_the_limits_of_the_service(saved):
+    python_model = mlflow.pyfunc.load_model(str(saved / "model")).unwrap_python_model()
+    module = sys.modules[type(python_model).__module__]
+    assert (DEFAULTS["max_body"], DEFAULTS["max_pixels"]) == (module.MAX_BYTES, module.MAX_PIXELS)
+    buffer = io.BytesIO()
+    Image.new("1", (4000, 3001)).save(buffer, "PNG")
+    rows = [{"image": buffer.getvalue()}, {"image": bytes(32_000_001)}, {"image": "A" * 42_700_000}]
+    table = python_model.predict(None, pd.DataFrame(rows, dtype=object))
+    assert "4000 x 3001 pixels; the limit is 12000000" in table.error[0]
+    assert table.error[1] == "image: 32000001 bytes; the limit is 32000000"
+    assert table.error[2] == "image: 32025000 bytes; the limit is 32000000"
 
 
 @pytest.mark.slow

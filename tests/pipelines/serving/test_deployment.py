@@ -14,6 +14,7 @@ from ipt import restore_image
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
 from ipt.photos.photo import read_photo
+from pipelines import serve as serve_command
 from pipelines import serving
 from pipelines.serving.deployment import DEFAULTS, TOKEN, settings_from
 
@@ -45,6 +46,29 @@ def test_arguments_are_settings_and_the_rest_is_the_default(monkeypatch):
 def test_arguments_that_cannot_be(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         serving.app(arguments)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "pictures.example"])
+def test_nobody_serves_others_without_a_token(monkeypatch, host):
+    served = []
+    monkeypatch.setattr(serve_command, "serve_forever", lambda settings, host, port: served.append(host))
+    monkeypatch.setattr("sys.argv", ["serve", "--host", host])
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(ValueError, match=f"{TOKEN} to a secret"):
+        serve_command.main()
+    for empty in ("", " \n"):
+        monkeypatch.setenv(TOKEN, empty)
+        with pytest.raises(ValueError, match=f"{TOKEN}: expected a token, got nothing"):
+            serve_command.main()
+        with pytest.raises(ValueError, match="got nothing"):
+            serving.app({})
+    assert served == []
+    monkeypatch.setenv(TOKEN, "open sesame\n")
+    serve_command.main()
+    monkeypatch.delenv(TOKEN)
+    monkeypatch.setattr("sys.argv", ["serve", "--host", "127.0.0.1"])
+    serve_command.main()
+    assert served == [host, "127.0.0.1"]
 
 
 def test_the_default_is_an_application_that_serve_build_takes():

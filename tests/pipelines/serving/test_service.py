@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -47,14 +48,15 @@ def encoded(kind: str = "PNG", size: tuple[int, int] = (24, 20), mode: str = "RG
     return buffer.getvalue()
 
 
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> httpx2.Request:
+def request(method: str, path: str, body: bytes | AsyncIterator[bytes] = b"", **headers: str) -> httpx2.Request:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx2.Request(method, f"http://127.0.0.1:8000{path}", content=body, headers=named)
 
 
-async def ask(service: Service, one: httpx2.Request) -> httpx2.Response:
+async def ask(service: Service, one: httpx2.Request, address: str = "127.0.0.1") -> httpx2.Response:
     """An answer by the routes that Ray Serve runs."""
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(create_app(service))) as client:
+    transport = httpx2.ASGITransport(create_app(service), client=(address, 1))
+    async with httpx2.AsyncClient(transport=transport) as client:
         return await client.send(one)
 
 
@@ -170,6 +172,32 @@ def test_a_full_queue_and_a_late_answer(answers, settings, monkeypatch):
     assert [answer.status_code for answer in got] == [504, 504, 429, 429, 503]
     assert got[2].headers["retry-after"] == "1"
     assert answers(service, request("GET", "/readyz"))[0].status_code == 200
+
+
+@pytest.mark.parametrize("many", [8, 20])
+def test_slow_senders_keep_nobody_out(answers, settings, many):
+    service, end = Service(replace(settings, body_timeout=60.0)), asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        while not end.is_set():
+            yield b"{"
+            await asyncio.sleep(0.01)
+
+    async def one_among_slow_ones() -> tuple:
+        asked = {"content_type": "application/json"}
+        slow = [
+            asyncio.ensure_future(ask(service, request("POST", "/restore", trickle(), **asked), "10.0.0.1"))
+            for _ in range(many)
+        ]
+        await asyncio.sleep(0.1)
+        good = [await ask(service, restore(encoded(seed=seed), task="denoise")) for seed in range(4)]
+        ready = await ask(service, request("GET", "/readyz"))
+        end.set()
+        return good, ready, [answer.status_code for answer in await asyncio.gather(*slow)]
+
+    good, ready, slow = asyncio.run(one_among_slow_ones())
+    assert [answer.status_code for answer in (*good, ready)] == [200] * 5
+    assert sorted(slow) == [400] * 7 + [408] + [429] * (many - 8)  # one gave way; no JSON; no place
 
 
 def test_a_mistake_of_ours_is_told_to_the_log_alone(answers, settings, monkeypatch):
