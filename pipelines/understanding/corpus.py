@@ -128,7 +128,7 @@ class Corpus:
                 return rng.choice(self.words.several)
             case "unlisted" if self.words.unlisted:
                 return self._unlisted(rng), ()
-            case "unclear" | "unlisted":
+            case "unclear":
                 return rng.choice(self.unclear["sentences"]), ()
         return rng.choice(of_first.complaints), (first,)
 
