@@ -2,7 +2,8 @@
 
 Sentences are drawn from what is collected in `sentences/` (and from the `instructions` in params.yaml): words
 for each damage put into templates, whole complaints, two faults at once, one to go and one to stay, and much that asks
-for nothing this tool does. Then comes what happens to sentences: greetings, typing errors, words nobody has seen.
+for nothing this tool does, or for a task that is not listed. Then comes what happens to sentences: greetings, typing
+errors, words nobody has seen.
 """
 
 from __future__ import annotations
@@ -11,13 +12,10 @@ import random
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
 
 from ipt.understanding.instruction import Example
+from pipelines.understanding.words import TaskWords, forms, read, read_words
 
 GAP = "{damage}"
 BATCHES = 8  # drawn at once and cut by length: padding would take most of the time
@@ -33,37 +31,33 @@ KINDS = {
     "keep": 4,
     "keep_then_remove": 8,
     "keep_looks": 5,
+    "keep_and_complain": 7,
     "two": 8,
     "two_looks": 3,
     "two_sentences": 6,
     "several": 14,
     "unclear": 16,
-    "add": 4,
-    "mention": 4,
+    "unlisted": 5,
+    "add": 5,
+    "mention": 7,
+    "mention_looks": 3,
+    "named": 4,
 }
 FRAMED, TOLD, STRANGE, MISSPELT = 0.3, 0.25, 0.15, 0.4  # shares of the sentences
+LENT = 0.12  # share of a task's words that are those of a task that is not listed but means it
 SLIPS = 0.08  # share of the words of a misspelt sentence that are wrong, at least one
-
-
-@dataclass(frozen=True)
-class TaskWords:
-    """What people say of one task: nouns and adjectives for the damage, verb phrases, whole sentences."""
-
-    damage: Sequence[str]
-    looks: Sequence[str]
-    repairs: Sequence[str]
-    complaints: Sequence[str]
 
 
 class Corpus:
     """The collected words of all tasks, from which `draw` makes sentences."""
 
     def __init__(self, instructions: Mapping[str, Sequence[str]], folder: Path = SENTENCES) -> None:
-        """Read `folder`: templates.yaml, unclear.yaml and, where there is one, TASK.yaml of each task listed."""
-        self.templates = _read(folder / "templates.yaml") | _read(folder / "story.yaml")
-        self.unclear = _read(folder / "unclear.yaml")
-        self.several = _several(folder / "several.yaml", list(instructions))
-        self.tasks = [_task_words(folder / f"{task}.yaml", of_task) for task, of_task in instructions.items()]
+        """Read `folder` for the tasks listed in `instructions`, as `read_words` does, and its templates."""
+        self.templates = read(folder / "templates.yaml") | read(folder / "story.yaml")
+        self.unclear = read(folder / "unclear.yaml")
+        self.words = read_words(folder, instructions)
+        self.tasks = self.words.tasks
+        self.forms = [forms(task) for task in instructions]
         # Complaints that name their damage once serve other tasks too, with another name in its place.
         self.templates["borrow"] = [t for of_task in self.tasks for t in _with_gaps(of_task)]
 
@@ -98,7 +92,7 @@ class Corpus:
     def sentence(self, kind: str, rng: random.Random) -> Example:
         """A sentence of a kind of `KINDS`."""
         first, second = self._two_tasks(rng)
-        of_first, of_second = self.tasks[first], self.tasks[second]
+        of_first, of_second = self._words(first, rng), self._words(second, rng)
         template = rng.choice(self.templates[kind]) if self.templates.get(kind) else ""
         match kind:
             case "ask" | "lament" if of_first.damage:
@@ -111,12 +105,18 @@ class Corpus:
                 return template.format(repair=rng.choice(of_first.repairs)), (first,)
             case "keep" | "mention" if of_first.damage:
                 return template.format(damage=rng.choice(of_first.damage)), ()
+            case "mention_looks" if of_first.looks:
+                return template.format(looks=rng.choice(of_first.looks)), ()
+            case "named":
+                return template.format(**self.forms[first]), (first,)
             case "add" if of_first.damage:
                 return rng.choice(self.unclear["add"]).format(damage=rng.choice(of_first.damage)), ()
             case "keep_then_remove" if of_first.damage and of_second.damage:
                 return template.format(keep=rng.choice(of_second.damage), remove=rng.choice(of_first.damage)), (first,)
             case "keep_looks" if of_first.damage and of_second.looks:
                 return template.format(looks=rng.choice(of_second.looks), remove=rng.choice(of_first.damage)), (first,)
+            case "keep_and_complain" if of_second.damage and first != second:
+                return self._keep_and_complain(rng, of_second, of_first), (first,)
             case "two" if of_first.damage and of_second.damage:
                 return self._two(template, rng, (first, of_first.damage), (second, of_second.damage))
             case "two_looks" if of_first.looks and of_second.looks:
@@ -124,8 +124,10 @@ class Corpus:
             case "two_sentences" if first != second:
                 join = rng.choice([". ", ", ", " and ", ", and also ", ". also, ", "; ", " and then ", ", plus "])
                 return rng.choice(of_first.complaints) + join + rng.choice(of_second.complaints), (first, second)
-            case "several" if self.several:
-                return rng.choice(self.several)
+            case "several" if self.words.several:
+                return rng.choice(self.words.several)
+            case "unlisted" if self.words.unlisted:
+                return self._unlisted(rng), ()
             case "unclear":
                 return rng.choice(self.unclear["sentences"]), ()
         return rng.choice(of_first.complaints), (first,)
@@ -136,28 +138,33 @@ class Corpus:
         first, second = rng.sample(range(len(self.tasks)), 2)
         return first, second
 
+    def _keep_and_complain(self, rng: random.Random, kept: TaskWords, wanted: TaskWords) -> str:
+        """One damage is to stay, in one sentence, and the other to go, in another."""
+        keep = rng.choice(self.templates["keep"]).format(damage=rng.choice(kept.damage))
+        wish = rng.choice(wanted.complaints)
+        if wanted.repairs and rng.random() < 0.5:
+            wish = rng.choice(self.templates["request"]).format(repair=rng.choice(wanted.repairs))
+        join = rng.choice([". ", ", ", "; ", ", but ", " but ", ", only ", ". still, ", ", yet "])
+        return keep + join + wish if rng.random() < 0.7 else wish + join + keep
+
+    def _words(self, task: int, rng: random.Random) -> TaskWords:
+        lent = self.words.lent.get(task)
+        return rng.choice(lent) if lent and rng.random() < LENT else self.tasks[task]
+
+    def _unlisted(self, rng: random.Random) -> str:
+        """A sentence that asks for a task which is not listed."""
+        words = rng.choice(self.words.unlisted)
+        kind, gap, there = rng.choice(
+            [("ask", "damage", words.damage), ("describe", "looks", words.looks), ("request", "repair", words.repairs)]
+        )
+        if there and rng.random() < 0.75:
+            return rng.choice(self.templates[kind]).format(**{gap: rng.choice(there)})
+        return rng.choice(words.complaints)
+
     def _two(self, template: str, rng: random.Random, *wanted: tuple[int, Sequence[str]]) -> Example:
         (first, first_words), (second, second_words) = wanted
         filled = template.format(first=rng.choice(first_words), second=rng.choice(second_words))
         return filled, (first, second) if first != second else (first,)
-
-
-def _read(path: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(path.read_text())
-
-
-def _task_words(path: Path, instructions: Sequence[str]) -> TaskWords:
-    words = _read(path) if path.is_file() else {"damage": [], "looks": [], "repairs": [], "complaints": []}
-    return TaskWords(**words | {"complaints": [*words["complaints"], *instructions]})
-
-
-def _several(path: Path, tasks: list[str]) -> list[Example]:
-    """Sentences with the tasks they ask for, of those that ask for none but `tasks`."""
-    return [
-        (entry["say"], tuple(tasks.index(task) for task in entry["want"]))
-        for entry in _read(path)
-        if set(entry["want"]) <= set(tasks)
-    ]
 
 
 def _with_strange_word(sentence: str, rng: random.Random) -> str:
