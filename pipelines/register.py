@@ -41,6 +41,7 @@ LOCK, RESULT = Path("dvc.lock"), METRICS / "register.json"
 REPORTS = (
     PARAMS_FILE,
     *(METRICS / f"{stage}.json" for stage in ("prepare", "understand", "analyze", "train", "compress", "evaluate")),
+    METRICS / "headline.json",
     CHOICE,
     SENSITIVITY,
     HEAT_MAP,

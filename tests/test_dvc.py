@@ -191,6 +191,15 @@ def test_the_flow_is_the_designs():
     ]
 
 
+def test_dvc_compares_one_file_of_few_numbers():
+    """Every number in a metrics file is a column of `dvc metrics show` and `dvc exp show`."""
+    metrics = {name: [next(iter(each)) for each in body(name).get("metrics", [])] for name in STAGES}
+    assert {name: files for name, files in metrics.items() if files} == {"evaluate": ["metrics/headline.json"]}
+    reports = [out for name in DEFAULT for out in body(name)["outs"] if "metrics/" in str(out)]
+    assert len(reports) == 8  # one of each other stage, and the choice of layers: not cached, so that they are in git
+    assert all(isinstance(out, dict) and next(iter(out.values())) == {"cache": False} for out in reports)
+
+
 def test_optional_stages_stand_at_the_top_of_the_repository_and_no_other_needs_them():
     assert list(OPTIONAL) == ["diffusion"]
     assert all(stage["wdir"] == "../.." for stage in OPTIONAL.values())

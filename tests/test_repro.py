@@ -135,7 +135,15 @@ def test_dvc_shows_curves_by_step_pictures_and_metrics(project: Project) -> None
     assert {row["task"] for row in energy["data"]["values"]} == {"denoise", "derain"}
     assert any(title.endswith("sensitivity.png") for title in shown["data"])
     assert any(title.endswith("restored/derain.png") for title in shown["data"])
-    assert "failed to load" not in project.call("dvc", "metrics", "show").stderr
+    metrics = project.call("dvc", "metrics", "show", "--json")
+    assert "failed to load" not in metrics.stderr
+    (shown,) = json.loads(metrics.stdout).values()
+    assert list(shown["data"]) == ["metrics/headline.json"]
+    headline = shown["data"]["metrics/headline.json"]["data"]
+    assert headline["bytes"] == sum(path.stat().st_size for path in (project.folder / "models/compressed").iterdir())
+    assert headline["seconds_per_megapixel"] > 0
+    assert set(headline["tasks"]) == {"denoise", "derain", "overall"}
+    assert headline["real_pairs"] == {}
 
 
 def test_registered_model_restores_as_the_library_does(project: Project) -> None:
