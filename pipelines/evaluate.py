@@ -147,7 +147,7 @@ def main() -> None:
     write_pictures(model, pairs, PICTURES)
     print_table(scores | real)
     print_sight_and_harm(scores | real, harm)
-    print(f"evaluate: scores in {SCORES}, the headline of them in {HEADLINE} (dvc metrics show), pictures in {PICTURES}")
+    print(f"evaluate: scores in {SCORES}, their headline in {HEADLINE} (dvc metrics show), pictures in {PICTURES}")
 
 
 if __name__ == "__main__":
