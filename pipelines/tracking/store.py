@@ -1,7 +1,7 @@
 """MLflow's store: reaching it, and what is logged there.
 
-The store is mlflow.db and mlartifacts/ in the repository, or what MLFLOW_TRACKING_URI names. Where DVC runs an experiment in
-a copy of the repository it is that of the repository from which the experiment was started.
+The store is mlflow.db and mlartifacts/ in the repository, or what MLFLOW_TRACKING_URI names. Of an experiment that DVC
+runs in a copy of the repository it is that of the repository from which the experiment was started.
 """
 
 from __future__ import annotations
