@@ -35,7 +35,7 @@ from pipelines.data.png import encode_png
 from pipelines.denoisers.crops import read_crops
 from pipelines.denoisers.networks import new_denoiser, new_sampler, new_scheduler, save_pipeline
 from pipelines.denoisers.worker import DiffusionJob, diffusion_worker
-from pipelines.registry.registration import Registration, register_model, sampler_signature
+from pipelines.registry.registration import Measured, Registration, register_model, sampler_signature
 from pipelines.tracking.live_run import LiveRun
 from pipelines.tracking.store import git_commit
 
@@ -122,7 +122,8 @@ def register(params: Params, name: str, run_id: str | None, history: History, sc
             run_id=run_id,
             params=params,
             rows=history.steps,
-            summary=summary | {kind: scores[kind] for kind in ("distance", "distance_real")},
+            learnt_from=[],
+            summary=[Measured(summary | {kind: scores[kind] for kind in ("distance", "distance_real")})],
             reports=[SUMMARY, SAMPLES],
             checkpoint=DIFFUSION,
             code=Path(__file__).parent / "registry" / "diffusion_pyfunc.py",

@@ -27,8 +27,9 @@ from pipelines.data.pairs import Pairs, load_validation
 from pipelines.data.png import encode_png
 from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
+from pipelines.scoring.speed import seconds_per_megapixel
 
-SCORES = METRICS / "evaluate.json"
+SCORES, HEADLINE = METRICS / "evaluate.json", METRICS / "headline.json"
 
 
 def evaluate(models: dict[str, TaskNetwork], pairs: Pairs) -> dict[str, dict]:
@@ -46,6 +47,25 @@ def evaluate(models: dict[str, TaskNetwork], pairs: Pairs) -> dict[str, dict]:
         },
     }
     return scores
+
+
+def headline(scores: dict[str, dict], real: dict[str, dict], file_bytes: int, seconds: float) -> dict:
+    """What `dvc metrics` and `dvc exp show` tell of the compressed model.
+
+    Of each of the tasks, their mean (`overall`) and the real pairs PSNR (dB) before and after and what was gained; the
+    checkpoint's bytes; seconds per megapixel on the machine that measured.
+    """
+
+    def brief(score: dict) -> dict[str, float]:
+        degraded, restored = score["degraded"]["psnr"], score["compressed"]["psnr"]
+        return {"degraded": degraded, "restored": restored, "gain": round(restored - degraded, 3)}
+
+    return {
+        "tasks": {name: brief(score) for name, score in scores.items()},
+        "real_pairs": {name: brief(score) for name, score in real.items()},
+        "bytes": file_bytes,
+        "seconds_per_megapixel": round(seconds, 3),
+    }
 
 
 def draw_comparison(degraded: np.ndarray, restored: np.ndarray, clean: np.ndarray) -> np.ndarray:
@@ -121,10 +141,13 @@ def main() -> None:
         scores[task]["seen"] = score_sight(model, task, of_task)
     harm = score_harm(model, pairs)
     write_json(SCORES, {"tasks": scores, "real_pairs": real, "harm": harm})
+    file_bytes = sum(path.stat().st_size for path in COMPRESSED.iterdir())
+    seconds = seconds_per_megapixel({"compressed": model})["compressed"]
+    write_json(HEADLINE, headline(scores, real, file_bytes, seconds))
     write_pictures(model, pairs, PICTURES)
     print_table(scores | real)
     print_sight_and_harm(scores | real, harm)
-    print(f"evaluate: scores in {SCORES} (dvc metrics show), pictures in {PICTURES}")
+    print(f"evaluate: scores in {SCORES}, their headline in {HEADLINE} (dvc metrics show), pictures in {PICTURES}")
 
 
 if __name__ == "__main__":

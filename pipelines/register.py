@@ -31,16 +31,18 @@ from pipelines.common.stage import run
 from pipelines.data.pairs import load_pairs
 from pipelines.data.png import encode_png
 from pipelines.registry.card import Provenance, model_card
-from pipelines.registry.registration import Registration, register_model, signature
+from pipelines.registry.registration import Data, Measured, Registration, register_model, signature
 from pipelines.scoring.scorecard import of_reports
 from pipelines.scoring.speed import machine, seconds_per_megapixel
 from pipelines.tracking.store import git_commit
 
 RESULT = METRICS / "register.json"
+REAL_PAIRS = "data/real_pairs"
 # Of the run: everything the other stages wrote that a person would look for.
 REPORTS = (
     PARAMS_FILE,
     *(METRICS / f"{stage}.json" for stage in ("prepare", "understand", "analyze", "train", "compress", "evaluate")),
+    METRICS / "headline.json",
     CHOICE,
     SENSITIVITY,
     HEAT_MAP,
@@ -61,8 +63,11 @@ REQUIREMENTS = (
 )
 
 
-def register(params: Params, hashes: dict[str, str]) -> dict:
-    """Complete the training's MLflow run and register models/compressed as a new version; returns where it is."""
+def register(params: Params, hashes: dict[str, str], inputs: dict[str, str]) -> dict:
+    """Complete the training's MLflow run and register models/compressed as a new version; returns where it is.
+
+    `hashes` are DVC's of the data folders that stages made, by path, `inputs` of those that they read.
+    """
     run = json.loads((TRAINED / "run.json").read_text())
     scores = json.loads((METRICS / "evaluate.json").read_text())
     compression = json.loads((METRICS / "compress.json").read_text())
@@ -74,7 +79,8 @@ def register(params: Params, hashes: dict[str, str]) -> dict:
             *_rows(LOSS_PLOT),
             *({"step": row["step"], f"val_psnr/{row['task']}": row["psnr"]} for row in _rows(VALIDATION_PLOT)),
         ],
-        summary=summary_metrics(scores, compression),
+        learnt_from=list(shards_of(params, hashes).values()),
+        summary=summary(scores, compression, datasets(params, hashes, inputs)),
         reports=list(REPORTS),
         checkpoint=COMPRESSED,
         code=Path(__file__).parent / "registry" / "pyfunc.py",
@@ -95,15 +101,38 @@ def _rows(path: Path) -> list[dict]:
     ]
 
 
-def summary_metrics(scores: dict, compression: dict) -> dict[str, float]:
-    """Final numbers as MLflow metrics: psnr/TASK/OUTPUT, ssim/TASK/OUTPUT and sizes."""
-    values = {
-        f"{measure}/{name}/{output}": score[output][measure]
-        for name, score in (scores["tasks"] | scores["real_pairs"]).items()
-        for output in ("degraded", "trained", "compressed")
-        for measure in ("psnr", "ssim")
+def shards_of(params: Params, hashes: dict[str, str]) -> dict[str, Data]:
+    """The shards of each task, as far as DVC has locked them."""
+    folders = {task: str(SHARDS / task) for task in params.tasks}
+    return {
+        task: Data(f"shards/{task}", folder, hashes[folder]) for task, folder in folders.items() if folder in hashes
     }
-    return values | {name: compression[name] for name in ("bias_bytes_before", "bias_bytes", "file_bytes")}
+
+
+def datasets(params: Params, hashes: dict[str, str], inputs: dict[str, str]) -> dict[str, Data]:
+    """What was measured on, by task and name of real pairs; DVC has one hash of all real pairs."""
+    return shards_of(params, hashes) | {
+        pairs.name: Data(f"real_pairs/{pairs.name}", pairs.path, inputs[REAL_PAIRS])
+        for pairs in params.evaluate.real_pairs
+        if REAL_PAIRS in inputs
+    }
+
+
+def summary(scores: dict, compression: dict, data: dict[str, Data]) -> list[Measured]:
+    """Final numbers as MLflow metrics: psnr/TASK/OUTPUT, ssim/TASK/OUTPUT, each with its data, and sizes."""
+    of_each = [
+        Measured(
+            {
+                f"{measure}/{name}/{output}": score[output][measure]
+                for output in ("degraded", "trained", "compressed")
+                for measure in ("psnr", "ssim")
+            },
+            data.get(name),
+        )
+        for name, score in (scores["tasks"] | scores["real_pairs"]).items()
+    ]
+    sizes = {name: compression[name] for name in ("bias_bytes_before", "bias_bytes", "file_bytes")}
+    return [*of_each, Measured(sizes)]
 
 
 def tags(scores: dict, hashes: dict[str, str]) -> dict[str, str]:
@@ -144,7 +173,7 @@ def input_example(params: Params) -> pd.DataFrame:
 
 def main() -> None:
     """Register what the stages before have made."""
-    result = register(load_params(), data_hashes())
+    result = register(load_params(), data_hashes(), data_hashes(of="deps"))
     write_json(RESULT, result)
     print(
         f"register: {result['model']} version {result['version']}, alias {result['alias']}, in {result['tracking']} "

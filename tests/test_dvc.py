@@ -3,6 +3,8 @@ somebody's."""
 
 import ast
 import shlex
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -191,8 +193,50 @@ def test_the_flow_is_the_designs():
     ]
 
 
+def test_dvc_compares_one_file_of_few_numbers():
+    """Every number in a metrics file is a column of `dvc metrics show` and `dvc exp show`."""
+    metrics = {name: [next(iter(each)) for each in body(name).get("metrics", [])] for name in STAGES}
+    assert {name: files for name, files in metrics.items() if files} == {"evaluate": ["metrics/headline.json"]}
+    reports = [out for name in DEFAULT for out in body(name)["outs"] if "metrics/" in str(out)]
+    assert len(reports) == 8  # one of each other stage, and the choice of layers: not cached, so that they are in git
+    assert all(isinstance(out, dict) and next(iter(out.values())) == {"cache": False} for out in reports)
+
+
 def test_optional_stages_stand_at_the_top_of_the_repository_and_no_other_needs_them():
     assert list(OPTIONAL) == ["diffusion"]
     assert all(stage["wdir"] == "../.." for stage in OPTIONAL.values())
     outs = {next(iter(out)) if isinstance(out, dict) else out for s in OPTIONAL.values() for out in s["outs"]}
     assert not outs & {dep for stage in DEFAULT for dep in body(stage)["deps"]}
+
+
+@pytest.mark.parametrize("folder", ["data/photos/mine", "data/real_pairs/mine", "data/photos"])
+def test_dvc_add_takes_what_people_put_into_data(folder, tmp_path, monkeypatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    git("init", "-q")
+    for name in (".gitignore", ".dvcignore", "data/photos/.gitignore", "data/real_pairs/.gitignore"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, name)
+    git("add", "-A")
+    git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    Repo.init().close()
+    for name in ("clean/train.parquet", "photos/mine/a.png", "real_pairs/mine/clean/a.png"):
+        Path("data", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("data", name).write_text("x")
+    if folder == "data/photos":  # of which a file of ours is in git
+        git("rm", "-rq", "--cached", folder)
+    with Repo(".") as repo:
+        repo.add(folder)
+    with Repo(".") as repo:
+        assert [stage.relpath for stage in repo.index.stages] == [f"{folder}.dvc"]  # found by pull, push and repro
+    untracked = git("status", "--porcelain", "--untracked-files=all", "data").splitlines()
+    added = {f"?? {folder}.dvc"} | (
+        {"D  data/photos/.gitignore", "?? data/.gitignore"} if folder == "data/photos" else set()
+    )
+    assert set(untracked) == added

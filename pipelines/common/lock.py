@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from ruamel.yaml import YAML
 
 LOCK = Path("dvc.lock")
 
 
-def data_hashes(lock: Path = LOCK) -> dict[str, str]:
-    """The hash of each data folder in dvc.lock, by path; empty where nothing is locked."""
+def data_hashes(lock: Path = LOCK, of: Literal["outs", "deps"] = "outs") -> dict[str, str]:
+    """The hash of each data folder in dvc.lock, by path: that stages made, or (`deps`) that they read.
+
+    Empty where nothing is locked.
+    """
     if not lock.is_file():
         return {}
     stages = YAML(typ="safe", pure=True).load(lock.read_text())["stages"]
     return {
-        out["path"]: out["md5"]
+        each["path"]: each["md5"]
         for stage in stages.values()
-        for out in stage.get("outs", [])
-        if out["path"].startswith("data/")
+        for each in stage.get(of, [])
+        if each["path"].startswith("data/")
     }

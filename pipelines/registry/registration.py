@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,12 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from pipelines.common.params import Params
 from pipelines.registry.card import CARD, as_description
 from pipelines.tracking.store import RUN_KEY, experiment_id, log_missing, log_params, params_of, tracking, tracking_uri
+
+
+@dataclass(frozen=True)
+class Data:
+    """A folder of data in the repository, with DVC's hash of it (at most 36 characters), as MLflow shows it."""
+
+    name: str
+    folder: str
+    hash: str
+
+    def dataset(self) -> Dataset:
+        """It as an MLflow dataset."""
+        return Dataset(self.name, self.hash, "local", json.dumps({"uri": self.folder}))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Final metrics by name, and the data that they were measured on, where it is one and known."""
+
+    metrics: dict[str, float]
+    data: Data | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +50,8 @@ class Registration:
     run_id: str | None  # of the live run, None where there was none
     params: Params
     rows: list[dict[str, float]]  # curves: step and metrics
-    summary: dict[str, float]  # final metrics
+    learnt_from: list[Data]
+    summary: list[Measured]
     reports: list[Path]
     checkpoint: Path
     code: Path
@@ -56,22 +80,15 @@ def register_model(what: Registration) -> dict[str, Any]:
             tags = {RUN_KEY: what.run_name, **what.tags}
             client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
             filled = log_missing(client, run_id, what.rows)
-            mlflow.log_metrics(what.summary)
+            context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+            client.log_inputs(run_id, [DatasetInput(data.dataset(), context) for data in what.learnt_from])
             for path in what.reports:
                 if path.is_dir():
                     mlflow.log_artifacts(str(path), path.name)
                 else:
                     mlflow.log_artifact(str(path))
             mlflow.log_text(what.card, CARD)
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(what.code),
-                artifacts={"checkpoint": str(what.checkpoint)},
-                code_paths=[str(ipt)],
-                signature=what.signature,
-                input_example=what.example,
-                pip_requirements=what.requirements,
-            )
+            logged = _log_model(what, ipt)
         with contextlib.redirect_stderr(io.StringIO()):  # it narrates there; what goes wrong is an exception
             version = mlflow.register_model(logged.model_uri, what.model, tags=what.tags)
         client.update_model_version(what.model, version.version, as_description(what.card))
@@ -84,6 +101,24 @@ def register_model(what: Registration) -> dict[str, Any]:
         "tracking": tracking_uri(),
         "values_logged_late": filled,
     }
+
+
+def _log_model(what: Registration, ipt: Path) -> Any:
+    """Log the model, with the package `ipt`, and its metrics into the active run; what MLflow says of it."""
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(what.code),
+        artifacts={"checkpoint": str(what.checkpoint)},
+        code_paths=[str(ipt)],
+        signature=what.signature,
+        input_example=what.example,
+        pip_requirements=what.requirements,
+        step=max((int(row["step"]) for row in what.rows), default=0),  # whose metrics MLflow makes this model's
+    )
+    for part in what.summary:  # of step 0, which the next model of this run does not take for its own
+        data = part.data.dataset() if part.data else None
+        mlflow.log_metrics(part.metrics, model_id=logged.model_id, dataset=data)
+    return logged
 
 
 def signature() -> mlflow.models.ModelSignature:

@@ -1,6 +1,7 @@
 """MLflow's store: reaching it, and what is logged there.
 
-The store is mlflow.db and mlartifacts/ in the repository, or what MLFLOW_TRACKING_URI names.
+The store is mlflow.db and mlartifacts/ in the repository, or what MLFLOW_TRACKING_URI names. Of an experiment that DVC
+runs in a copy of the repository it is that of the repository from which the experiment was started.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from pipelines.common.params import Params
 
 WRITTEN = ("dvc.lock", "metrics", "plots")
+EXPERIMENTS = (".dvc", "tmp", "exps")  # below it `dvc exp run --temp` and `--queue` make copies and delete them again
 RUN_KEY = "instruct_ipt.train"  # tag with the name of the training run
 
 
@@ -34,8 +36,16 @@ class TrackingError(RuntimeError):
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite file of the repository in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+    """MLFLOW_TRACKING_URI, else by its absolute path the SQLite file of the repository in the working directory, or of
+    the one that an experiment was started from."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(_repository() / 'mlflow.db').resolve()}"
+
+
+def _repository() -> Path:
+    """The working directory, or where that is a copy for an experiment, the repository that the copy is of."""
+    here = Path.cwd()
+    copied = [folder.parents[2] for folder in here.parents if folder.parts[-3:] == EXPERIMENTS]
+    return copied[-1] if copied else here  # the outermost: a copy of a copy goes when that goes
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pipelines.data.png import encode_png
 from pipelines.evaluate import (
     draw_comparison,
     evaluate,
+    headline,
     print_table,
     score_real_pairs,
     write_pictures,
@@ -77,6 +78,23 @@ def test_each_model_scores_its_own_restored_images(models, pairs):
             mean = np.mean([scores[task][output][measure] for task in pairs])
             assert scores["overall"][output][measure] == pytest.approx(mean, abs=1e-4)
     assert json.loads(json.dumps(scores)) == scores
+
+
+def test_the_headline_is_the_compressed_models_and_few_numbers(models, pairs, real):
+    scores = evaluate(models, pairs)
+    of_real = score_real_pairs([real], models, models["compressed"], 0)
+    told = headline(scores, of_real, 1234, 0.56789)
+    assert list(told) == ["tasks", "real_pairs", "bytes", "seconds_per_megapixel"]
+    assert (told["bytes"], told["seconds_per_megapixel"]) == (1234, 0.568)
+    assert (list(told["tasks"]), list(told["real_pairs"])) == (["deblur", "denoise", "overall"], ["pairs"])
+    for name, score in (scores | of_real).items():
+        row = (told["tasks"] | told["real_pairs"])[name]
+        assert row["restored"] == score["compressed"]["psnr"] != score["trained"]["psnr"]
+        assert row == {"degraded": score["degraded"]["psnr"], "restored": row["restored"], "gain": row["gain"]}
+        assert row["gain"] == pytest.approx(row["restored"] - row["degraded"], abs=1e-3)
+    untold = headline({"derain": {"degraded": {"psnr": 20.1}, "compressed": {"psnr": 30.3}}}, {}, 1, 1.0)
+    assert untold["tasks"] == {"derain": {"degraded": 20.1, "restored": 30.3, "gain": 10.2}}  # no 10.199999999999999
+    assert untold["real_pairs"] == {}
 
 
 def test_real_pairs_that_is_absent_is_said_so_and_left_out(models, real, tmp_path, capsys):

@@ -9,11 +9,14 @@ import torch
 
 from ipt import InstructIPT
 from ipt.network.checkpoint import save_model
+from pipelines.common.params import load_params
 from pipelines.registry import registration as registry
 from pipelines.registry.fetch import fetch_checkpoint
 from pipelines.tracking.store import experiment_id, tracking
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+PARAMS = load_params(ROOT / "params.yaml")
 
 
 def test_a_registered_model_comes_back_by_alias_and_by_version(make_config, fill_parameters, tmp_path, monkeypatch):
@@ -41,3 +44,44 @@ def test_a_registered_model_comes_back_by_alias_and_by_version(make_config, fill
     for uri in ("models:/ipt@worst", "models:/ipt/3", "models:/nobody@best"):
         with pytest.raises(RuntimeError, match=rf"MLflow at sqlite:///{tmp_path}/mlflow\.db: "):
             fetch_checkpoint(uri, tmp_path)
+
+
+def registration(folder: Path, run_id: str | None, psnr: float) -> registry.Registration:
+    shards = registry.Data("shards/derain", "data/shards/derain", "a" * 32 + ".dir")
+    pairs = registry.Data("real_pairs/rain100l", "data/real_pairs/rain100l", "b" * 32 + ".dir")
+    return registry.Registration(
+        run_name="train-a", run_id=run_id, params=PARAMS, rows=[{"step": 1, "loss": 0.5}], learnt_from=[shards],
+        summary=[
+            registry.Measured({"psnr/derain/compressed": psnr}, shards),
+            registry.Measured({"psnr/rain100l/compressed": psnr + 1}, pairs),
+            registry.Measured({"file_bytes": 5.0}),
+        ],
+        reports=[], checkpoint=folder, code=Path(registry.__file__).with_name("pyfunc.py"), requirements=["torch"],
+        example=None, card="# card", tags={}, model="ipt", signature=registry.signature(), again="the same",
+    )  # fmt: skip
+
+
+def test_each_versions_page_has_its_own_metrics_with_the_data_they_are_of(store, make_config):
+    """Also of two versions in one run, as registering twice makes them."""
+    save_model(InstructIPT(make_config()), store / "model")
+    Path("ipt").symlink_to(ROOT / "ipt")  # goes into the registered model
+    first = registry.register_model(registration(store / "model", None, 30.0))
+    again = registry.register_model(registration(store / "model", first["run"], 20.0))
+    assert first["run"] == again["run"]
+    derain, pairs = ("shards/derain", "a" * 32 + ".dir"), ("real_pairs/rain100l", "b" * 32 + ".dir")
+    with tracking("test") as client:
+        for number, psnr in ((1, 30.0), (2, 20.0)):
+            logged = client.get_logged_model(Path(client.get_model_version("ipt", str(number)).source).name)
+            assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in logged.metrics} == {
+                ("psnr/derain/compressed", psnr, *derain),
+                ("psnr/rain100l/compressed", psnr + 1, *pairs),
+                ("file_bytes", 5.0, None, None),
+                ("loss", 0.5, None, None),  # of the last step
+            }
+        inputs = client.get_run(first["run"]).inputs.dataset_inputs
+    assert {(i.dataset.name, i.dataset.digest): {t.key: t.value for t in i.tags} for i in inputs} == {
+        derain: {"mlflow.data.context": "training"},
+        pairs: {},
+    }
+    assert len(inputs) == 2
+    assert {mlflow.data.get_source(i.dataset).uri for i in inputs} == {"data/shards/derain", "data/real_pairs/rain100l"}

@@ -1,7 +1,10 @@
 """Tracking, with real MLflow on SQLite: one run that goes on; a store away costs a message."""
 
 import dataclasses
+import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +52,57 @@ def test_the_default_store_is_in_the_repository_and_the_environment_wins(tmp_pat
     assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert tracking_uri() == "http://127.0.0.1:9"
+
+
+def test_an_experiment_in_a_copy_has_the_store_of_the_repository_it_was_started_from(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = tmp_path / ".dvc/tmp/exps/tmpabc"
+    for folder, repository in (
+        (copy, tmp_path),
+        (copy / ".dvc/tmp/exps/tmpdef", tmp_path),
+        (tmp_path / "exps/tmpabc", tmp_path / "exps/tmpabc"),
+        (tmp_path / ".dvc/tmp/exps", tmp_path / ".dvc/tmp/exps"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert tracking_uri() == f"sqlite:///{repository}/mlflow.db"
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    assert tracking_uri() == AWAY
+
+
+@pytest.mark.slow
+def test_what_dvc_runs_in_a_copy_is_logged_in_the_repository(empty_store, tmp_path):
+    """Real DVC: a stage that logs, run by `dvc exp run --temp`."""
+    code = """
+from pathlib import Path
+from pipelines.tracking.store import experiment_id, tracking
+with tracking("test") as client:
+    run = client.create_run(experiment_id(client, "some"))
+    client.log_text(run.info.run_id, Path.cwd().as_posix(), "folder.txt")
+Path("made.txt").write_text("made")
+"""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "stage.py").write_text(code)
+    (tmp_path / "dvc.yaml").write_text("stages: {some: {cmd: python stage.py, deps: [stage.py], outs: [made.txt]}}")
+    (tmp_path / ".gitignore").write_text("mlflow.db\nmlartifacts\nmade.txt\n")
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MLFLOW", "DVC", "GIT"))} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    for words in (
+        "git init -q",
+        "dvc init -q",
+        "git add -A",
+        "git -c user.name=t -c user.email=t@t commit -qm start",
+        "dvc exp run --temp",
+    ):
+        done = subprocess.run(words.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (written,) = tmp_path.glob("mlartifacts/**/folder.txt")
+    copy = Path(written.read_text())
+    assert tmp_path / ".dvc/tmp/exps" in copy.parents
+    assert not copy.exists()  # and what was in it is gone
 
 
 def test_artifacts_of_a_local_experiment_lie_beside_it(store):

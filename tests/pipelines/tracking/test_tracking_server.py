@@ -29,7 +29,7 @@ from pipelines.common.params import load_params
 from pipelines.data.png import encode_png
 from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 from pipelines.registry import registration as registry
-from pipelines.registry.registration import Registration, register_model
+from pipelines.registry.registration import Measured, Registration, register_model
 from pipelines.tracking.live_run import LiveRun
 from pipelines.tracking.store import log_missing, tracking
 
@@ -136,9 +136,10 @@ def register(model: InstructIPT, folder: Path) -> int:
         Path("ipt").symlink_to(ROOT / "ipt")  # goes into the registered model
     return register_model(
         Registration(
-            run_name=folder.name, run_id=None, params=PARAMS, rows=[{"step": 1, "loss": 0.5}], summary={"a": 1.0},
-            reports=[], checkpoint=folder, code=Path(registry.__file__).with_name("pyfunc.py"),
-            requirements=["torch"], example=None, card="# card\n", tags={}, model=PARAMS.register.model,
+            run_name=folder.name, run_id=None, params=PARAMS, rows=[{"step": 1, "loss": 0.5}], learnt_from=[],
+            summary=[Measured({"a": 1.0})], reports=[], checkpoint=folder,
+            code=Path(registry.__file__).with_name("pyfunc.py"), requirements=["torch"],
+            example=None, card="# card\n", tags={}, model=PARAMS.register.model,
             signature=registry.signature(), again="the same",
         )
     )["version"]  # fmt: skip
