@@ -16,9 +16,9 @@ import torch
 
 from ipt import RELEASED
 from ipt.biases.sensitivity import fit_biases
-from ipt.model import pretrained_network
 from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import pretrained_network
 from ipt.restoring.restore import restore_tasks
 from ipt.training.fit import Batch, TrainingSettings
 from pipelines.common.params import RealPairs

@@ -1,16 +1,9 @@
-"""InstructIPT: the network, the reader of instructions and the estimator, wired together; loading one by name.
-
-The folder `released` beside this file holds the model that comes with the package.
-"""
+"""InstructIPT: the network, the reader of instructions and the estimator, wired together."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Self
 
@@ -18,14 +11,12 @@ import torch
 
 from ipt import RELEASED
 from ipt.biases.adapters import add_task
-from ipt.network.checkpoint import CHECKSUMS, WEIGHTS, load_checkpoint, save_model
+from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import checkpoint_folder
 from ipt.understanding.estimator import Estimator
 from ipt.understanding.instruction import InstructionModel
-from ipt.weights import CheckpointError, tensor_names
-
-FETCHERS = "ipt.models"  # entry points: by scheme, functions from SCHEME:/NAME and a folder to a checkpoint folder
 
 
 class InstructIPT(TaskNetwork):
@@ -56,58 +47,12 @@ class InstructIPT(TaskNetwork):
         fetches (models:/NAME@ALIAS). Raises CheckpointError where a file is missing, damaged or changed or the weights
         do not fit the config, ValueError for a name that nothing installed reads, and what the fetching raises.
         """
-        with _checkpoint_folder(str(source)) as folder:
+        with checkpoint_folder(str(source)) as folder:
             return load_checkpoint(cls, folder, device)
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Write what `from_pretrained` reads into `folder`, which is made when absent; `half` as in `save_model`."""
         save_model(self, Path(folder), half=half)
-
-
-def pretrained_network(source: Path | str) -> TaskNetwork:
-    """The network alone of a model that `from_pretrained` reads, or of one that is trained but not yet compressed.
-
-    Raises what `from_pretrained` does.
-    """
-    with _checkpoint_folder(str(source)) as folder:
-        weights = folder / WEIGHTS
-        if not weights.is_file() or all(name.startswith("backbone.") for name in tensor_names(weights)):
-            return load_checkpoint(TaskNetwork, folder)
-        whole = load_checkpoint(InstructIPT, folder)
-        network = TaskNetwork(whole.config)
-        network.backbone.load_state_dict(whole.backbone.state_dict())
-        return network.eval()
-
-
-@contextmanager
-def _checkpoint_folder(source: str) -> Iterator[Path]:
-    """The folder that `source` names; one that is fetched lasts as long as the block."""
-    scheme, colon, _ = source.partition(":/")
-    if source == RELEASED:
-        yield _released_folder()
-        return
-    if not colon or Path(source).exists():
-        yield Path(source)
-        return
-    fetchers = entry_points(group=FETCHERS, name=scheme)
-    if not fetchers:
-        known = ", ".join(f"{name}:/" for name in sorted(entry_points(group=FETCHERS).names))
-        raise ValueError(f"{source}: nothing installed here reads {scheme}:/ (known: {known or 'folders only'})")
-    try:
-        fetch = next(iter(fetchers)).load()
-    except ImportError as error:  # of a package whose own requirements are not all here
-        raise ValueError(f"{source}: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
-        yield fetch(source, Path(folder))
-
-
-def _released_folder() -> Path:
-    folder = Path(__file__).parent / "released"
-    if not (folder / CHECKSUMS).is_file():
-        raise CheckpointError(
-            f"{folder}: the model that comes with this package is not there (no {CHECKSUMS}); install the package again"
-        )
-    return folder
 
 
 def with_new_task(model: InstructIPT, task: str) -> InstructIPT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Size, Tensor, nn
 
@@ -22,10 +22,13 @@ def save_weights(network: nn.Module, path: Path, *, half: Callable[[str], bool] 
     save_file({name: value.half() if half(name) else value for name, value in weights.items()}, path)
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over, of another shape or NaN."""
+def load_weights(network: nn.Module, path: Path, *, part: str = "") -> None:
+    """Load what `save_weights` wrote; a CheckpointError names what is missing, left over, of another shape or NaN.
+
+    Of tensors in the file only those whose names begin with `part` are looked at.
+    """
     try:
-        weights = load_file(path)
+        weights = {name: value for name, value in load_file(path).items() if name.startswith(part)}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
     if problems := misfits({name: value.shape for name, value in network.state_dict().items()}, weights):
@@ -33,15 +36,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise CheckpointError(f"{path}: weights that are no finite numbers: {', '.join(wrong[:NAMED])}")
     network.load_state_dict(weights)
-
-
-def tensor_names(path: Path) -> list[str]:
-    """The names of the tensors in a file of weights; CheckpointError where it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
 
 
 def misfits(expected: Mapping[str, Size], given: Mapping[str, Tensor]) -> str:

@@ -85,7 +85,7 @@ def test_damage_knows_no_model():
 FLOORS = (
     ("ipt.files", "ipt.pixels", "ipt.weights", "degradations"),
     ("ipt.network", "ipt.photos", "ipt.understanding"),
-    ("ipt.training",),
+    ("ipt.training", "ipt.pretrained"),
     ("ipt.biases", "ipt.diffusion"),
     ("ipt.model",),
     ("ipt.export", "ipt.restoring"),

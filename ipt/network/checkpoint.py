@@ -41,17 +41,29 @@ def load_checkpoint(kind: type[Network], folder: Path, device: torch.device | st
     Raises CheckpointError where a file is missing, damaged or not the one whose checksum is beside it, or the weights
     do not fit the config. A folder without SHA256SUMS (of earlier versions) is not checked for the second.
     """
+    network = _built(kind, folder)
+    load_weights(network, folder / WEIGHTS)
+    return network.to(device).eval()
+
+
+def _built(kind: type[Network], folder: Path) -> Network:
+    """The network that a checkpoint's config describes, without its weights, whose files have been checked."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: expected a checkpoint folder with {CONFIG} and {WEIGHTS}; no {name}")
     if (folder / CHECKSUMS).is_file():
         check_sums(folder)
     try:
-        network = kind(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
+        return kind(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
-    load_weights(network, folder / WEIGHTS)
-    return network.to(device).eval()
+
+
+def load_network(folder: Path) -> TaskNetwork:
+    """The network alone of a checkpoint, which may hold more; ready for inference, errors as of `load_checkpoint`."""
+    network = _built(TaskNetwork, folder)
+    load_weights(network, folder / WEIGHTS, part="backbone.")
+    return network.eval()
 
 
 def check_sums(folder: Path) -> None:

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from ipt.model import pretrained_network
 from ipt.network.config import ModelConfig
 from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import pretrained_network
 from ipt.training.fit import TrainingSettings, TrainingState
 from pipelines.cluster.progress import History
 from pipelines.cluster.storage import Storage

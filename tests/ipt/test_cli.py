@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipt import model as ipt_model
+from ipt import pretrained
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
@@ -320,7 +320,7 @@ def fetch(uri, into):
 def test_a_model_of_a_registry_is_fetched_by_whoever_knows_its_scheme(ipt, monkeypatch):
     monkeypatch.setitem(sys.modules, "known_fetchers", SimpleNamespace(fetch=fetch))
     known = EntryPoints([EntryPoint("models", "known_fetchers:fetch", "ipt.models")])
-    monkeypatch.setattr(ipt_model, "entry_points", lambda **wanted: known.select(**wanted))
+    monkeypatch.setattr(pretrained, "entry_points", lambda **wanted: known.select(**wanted))
     photograph("a.png")
     assert ipt("restore", "a.png", "-o", "out", "--model", "models:/ipt@best").exit_code == 0
     assert tree("out") == ["a.png"]

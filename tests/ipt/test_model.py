@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-import ipt.model
+import ipt.pretrained
 from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
@@ -139,6 +139,6 @@ def test_a_registry_without_the_pipeline_is_told_with_the_command_that_installs_
 
 
 def test_a_package_without_its_model_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(ipt.model, "__file__", str(tmp_path / "model.py"))
+    monkeypatch.setattr(ipt.pretrained, "__file__", str(tmp_path / "pretrained.py"))
     with pytest.raises(CheckpointError, match="the model that comes with this package is not there"):
         InstructIPT.from_pretrained()
