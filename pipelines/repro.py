@@ -49,8 +49,9 @@ def _repro(arguments: list[str]) -> int:
         return subprocess.call([*dvc, "repro", *arguments], env=environment)
     from pipelines.cluster.connection import connected  # only now: it takes seconds to import
 
-    with connected() as address:
-        return subprocess.call([*dvc, "repro", *arguments], env=environment | {"RAY_ADDRESS": address})
+    with connected() as address:  # which may have put the cluster's token into the environment
+        environment = os.environ | {"PATH": path, "RAY_ADDRESS": address}
+        return subprocess.call([*dvc, "repro", *arguments], env=environment)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,13 @@ def storage(request, tmp_path):
 
 
 @pytest.fixture
-def cluster(project, storage, tmp_path):
+def cluster(project, storage, tmp_path, monkeypatch):
     """The driver's node without room for work, and two others that do not see the checkout."""
     try:
         cluster = LocalCluster(tmp_path / "nodes", 0, hidden=project.folder)
     except RuntimeError as error:
         pytest.skip(str(error))
+    monkeypatch.setattr(project, "token", cluster.token)
     with cluster:
         cluster.add(1)
         cluster.add(1)
@@ -140,13 +141,22 @@ def test_the_dashboard_shows_a_training(project, undisturbed, tmp_path):
         project.edit(lambda tree: tree["ray"].update(address=cluster.address, storage="runs", workers=2))
         training = Training(project.folder, cluster, RAY_TRAIN_ENABLE_STATE_TRACKING="1")
         training.wait_for(lambda: training.step >= 2)
-        assert "Ray Dashboard" in fetched(cluster.dashboard)
-        (run,) = json.loads(fetched(f"{cluster.dashboard}/api/train/v2/runs/v1"))["train_runs"]
+        assert "Ray Dashboard" in fetched(cluster, "")
+        (run,) = json.loads(fetched(cluster, "/api/train/v2/runs/v1"))["train_runs"]
         training.end()
     assert run["name"].startswith("train-")
     assert run["status"] == "RUNNING"
 
 
-def fetched(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=60) as answer:
+def fetched(cluster: LocalCluster, path: str) -> str:
+    asked = urllib.request.Request(cluster.dashboard + path, headers={"Authorization": f"Bearer {cluster.token}"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         return answer.read().decode()
+
+
+def test_who_has_no_token_is_told_and_runs_nothing(project, cluster, monkeypatch):
+    monkeypatch.setattr(project, "token", "0" * 64)
+    done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
+    assert done.returncode == 1
+    assert re.search(r"error: the Ray cluster at [\d.:]+ does not take this token", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
