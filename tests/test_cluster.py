@@ -79,8 +79,14 @@ def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, c
     assert "waiting for nodes" not in output
 
 
-def test_a_storage_that_nodes_do_not_share_is_told(project, cluster):
-    """Inside of the checkout, which is hidden from the nodes."""
+def test_a_token_of_others_and_a_storage_that_nodes_do_not_share_are_told(project, cluster, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(project, "token", "0" * 64)
+        done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
+        assert done.returncode == 1
+        assert re.search(r"error: the Ray cluster at [\d.:]+ asks for a token, and none or another was", done.stderr)
+        assert "Traceback" not in done.stderr
+    # Inside of the checkout, which is hidden from the nodes.
     project.edit(lambda tree: tree["ray"].update(storage=str(project.folder / "runs")))
     done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
     assert done.returncode == 1
@@ -152,11 +158,3 @@ def fetched(cluster: LocalCluster, path: str) -> str:
     asked = urllib.request.Request(cluster.dashboard + path, headers={"Authorization": f"Bearer {cluster.token}"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
         return answer.read().decode()
-
-
-def test_who_has_no_token_is_told_and_runs_nothing(project, cluster, monkeypatch):
-    monkeypatch.setattr(project, "token", "0" * 64)
-    done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
-    assert done.returncode == 1
-    assert re.search(r"error: the Ray cluster at [\d.:]+ does not take this token", done.stderr), done.stderr
-    assert "Traceback" not in done.stderr

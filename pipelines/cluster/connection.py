@@ -82,11 +82,11 @@ def _join(address: str, settings: Ray, quiet: dict[str, Any]) -> Any:
     code = {"py_modules": [str(Path(name).resolve()) for name in PACKAGES]} if storage.only_shared else {}
     try:
         context = ray.init(address, runtime_env=code, **quiet)
-    except ConnectionError as error:
-        if isinstance(error.__cause__, ray.exceptions.AuthenticationError):
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if "InvalidAuthToken" in str(error.__cause__) or not isinstance(error, ConnectionError):
             raise ClusterError(
-                f"the Ray cluster at {address} does not take this token, or none was given: set RAY_AUTH_TOKEN to that "
-                "of its nodes (docs/cluster.md)"
+                f"the Ray cluster at {address} asks for a token, and none or another was given: set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of its nodes (docs/cluster.md)"
             ) from None
         raise no_cluster(address, error) from error
     check_reach(storage)
