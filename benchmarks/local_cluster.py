@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -30,8 +31,10 @@ class LocalCluster:
         self.folder, self.hidden = folder, hidden
         port, dashboard_port = free_port(), free_port()
         self.address, self.dashboard = f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard_port}"
+        self.token = secrets.token_hex(32)  # who has it may run what he likes on these nodes
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-            "RAY_AUTH_MODE": "disabled",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }

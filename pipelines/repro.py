@@ -54,8 +54,8 @@ def _repro(arguments: list[str], lock: int) -> int:
         return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
     from pipelines.cluster.connection import connected  # only now: it takes seconds to import
 
-    with connected() as address:
-        environment["RAY_ADDRESS"] = address
+    with connected() as address:  # which may have put the cluster's token into the environment
+        environment = os.environ | {"PATH": path, "RAY_ADDRESS": address}
         return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
 
 

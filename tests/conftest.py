@@ -58,9 +58,10 @@ def local_ray():
     import ray
 
     import pipelines  # noqa: F401  sets Ray's environment
-    from pipelines.cluster.connection import quiet_data
+    from pipelines.cluster.connection import own_token, quiet_data
 
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # as pipelines.serve does: 5 is too few here
+    own_token()
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     quiet_data()
     yield ray

@@ -20,6 +20,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.token = ""  # of a Ray cluster that its commands join
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=REPOSITORY,
@@ -37,10 +38,9 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY", "DVC", "GIT"))}
-        return kept | {
-            "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
-            "PYTHONPATH": str(self.folder),
-        }
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {}
+        own = {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "PYTHONPATH": str(self.folder)}
+        return kept | token | own
 
     def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -41,12 +41,13 @@ def storage(request, tmp_path):
 
 
 @pytest.fixture
-def cluster(project, storage, tmp_path):
+def cluster(project, storage, tmp_path, monkeypatch):
     """The driver's node without room for work, and two others that do not see the checkout."""
     try:
         cluster = LocalCluster(tmp_path / "nodes", 0, hidden=project.folder)
     except RuntimeError as error:
         pytest.skip(str(error))
+    monkeypatch.setattr(project, "token", cluster.token)
     with cluster:
         cluster.add(1)
         cluster.add(1)
@@ -78,8 +79,14 @@ def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, c
     assert "waiting for nodes" not in output
 
 
-def test_a_storage_that_nodes_do_not_share_is_told(project, cluster):
-    """Inside of the checkout, which is hidden from the nodes."""
+def test_a_token_of_others_and_a_storage_that_nodes_do_not_share_are_told(project, cluster, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(project, "token", "0" * 64)
+        done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
+        assert done.returncode == 1
+        assert re.search(r"error: the Ray cluster at [\d.:]+ asks for a token, and none or another was", done.stderr)
+        assert "Traceback" not in done.stderr
+    # Inside of the checkout, which is hidden from the nodes.
     project.edit(lambda tree: tree["ray"].update(storage=str(project.folder / "runs")))
     done = project.call(sys.executable, "-m", "pipelines.synthesize", "--task", "denoise", check=False)
     assert done.returncode == 1
@@ -140,13 +147,14 @@ def test_the_dashboard_shows_a_training(project, undisturbed, tmp_path):
         project.edit(lambda tree: tree["ray"].update(address=cluster.address, storage="runs", workers=2))
         training = Training(project.folder, cluster, RAY_TRAIN_ENABLE_STATE_TRACKING="1")
         training.wait_for(lambda: training.step >= 2)
-        assert "Ray Dashboard" in fetched(cluster.dashboard)
-        (run,) = json.loads(fetched(f"{cluster.dashboard}/api/train/v2/runs/v1"))["train_runs"]
+        assert "Ray Dashboard" in fetched(cluster, "")
+        (run,) = json.loads(fetched(cluster, "/api/train/v2/runs/v1"))["train_runs"]
         training.end()
     assert run["name"].startswith("train-")
     assert run["status"] == "RUNNING"
 
 
-def fetched(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=60) as answer:
+def fetched(cluster: LocalCluster, path: str) -> str:
+    asked = urllib.request.Request(cluster.dashboard + path, headers={"Authorization": f"Bearer {cluster.token}"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         return answer.read().decode()

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 
-# Fields and types from KubeRay's API reference for ray.io/v1 (docs/reference/api.md, release 1.4).
+# Fields and types from KubeRay's API reference for ray.io/v1 (docs/reference/api.md, release 1.4; authOptions: 1.5.1).
 JOB = {
     "activeDeadlineSeconds": int, "backoffLimit": int, "rayClusterSpec": dict, "submitterPodTemplate": dict,
     "metadata": dict, "clusterSelector": dict, "submitterConfig": dict, "managedBy": str, "deletionStrategy": dict,
@@ -22,7 +22,7 @@ JOB = {
 CLUSTER = {
     "suspend": bool, "managedBy": str, "autoscalerOptions": dict, "headServiceAnnotations": dict,
     "enableInTreeAutoscaling": bool, "gcsFaultToleranceOptions": dict, "headGroupSpec": dict, "rayVersion": str,
-    "workerGroupSpecs": list,
+    "workerGroupSpecs": list, "authOptions": dict,
 }  # fmt: skip
 HEAD = {"template": dict, "headService": dict, "enableIngress": bool, "rayStartParams": dict, "serviceType": str}
 WORKERS = {
@@ -114,6 +114,15 @@ def test_ray_is_the_one_of_the_constraints_and_all_nodes_have_one_image(manifest
     containers = [group["template"]["spec"]["containers"][0] for group in groups]
     assert len({container["image"] for container in containers}) == 1
     assert all(container["env"] == containers[0]["env"] for container in containers)
+
+
+@pytest.mark.parametrize(("name", "cluster"), [("rayjob", "rayClusterSpec"), ("rayservice", "rayClusterConfig")])
+def test_who_has_no_token_runs_nothing(name, cluster):
+    spec = YAML(typ="safe").load((ROOT / f"docs/cluster/{name}.yaml").read_text())["spec"][cluster]
+    assert spec["authOptions"] == {"mode": "token"}
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        environment = {variable["name"] for variable in group["template"]["spec"]["containers"][0]["env"]}
+        assert not {variable for variable in environment if variable.startswith("RAY_AUTH")}  # it is KubeRay's to set
 
 
 def test_the_entrypoint_is_made_of_commands_that_are_there(manifest):

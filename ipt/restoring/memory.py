@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 
 from ipt.network.config import ModelConfig
 from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
+from ipt.restoring.free_memory import free_memory
 from ipt.restoring.tiles import BLEND
 
 SHARE = 0.5  # of the free memory
@@ -29,7 +29,7 @@ def affordable_tile(config: ModelConfig, reach: int, device: torch.device) -> in
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] * SHARE
     else:
-        free = min(psutil.virtual_memory().available * SHARE / KEPT, MOST)
+        free = min(free_memory() * SHARE / KEPT, MOST)
     side = int((free / bytes_per_pixel(config)) ** 0.5)
     return max(side // config.size_multiple * config.size_multiple, smallest)
 
@@ -43,7 +43,7 @@ def describe_machine(network: TaskNetwork) -> dict[str, str]:
     """What a network that lies where it would compute finds there, in words: device, precision, free memory, tile."""
     device = next(network.parameters()).device
     gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if gpu else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if gpu else free_memory()
     side = affordable_tile(network.config, network.backbone.reach, device)
     return {
         "device": torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads",

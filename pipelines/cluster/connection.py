@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import uuid
 from collections.abc import Iterator
@@ -48,11 +49,23 @@ def _start_or_join() -> str:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         cpus = max(usable_cores(), max(worker_range(settings)[1], 1) * cpus_per_worker(settings))
+        own_token()
         context: Any = ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         context = _join(address, settings, quiet)
     quiet_data()
     return context.address_info["address"]
+
+
+def own_token() -> None:
+    """To be called before Ray starts a cluster: a token for it in the environment, which all that it starts inherits.
+
+    Who does not have it can run nothing there. Without, Ray would write one into the home folder, which there may not
+    be. What its user has set (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH) stays.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not named and os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _join(address: str, settings: Ray, quiet: dict[str, Any]) -> Any:
@@ -69,7 +82,12 @@ def _join(address: str, settings: Ray, quiet: dict[str, Any]) -> Any:
     code = {"py_modules": [str(Path(name).resolve()) for name in PACKAGES]} if storage.only_shared else {}
     try:
         context = ray.init(address, runtime_env=code, **quiet)
-    except ConnectionError as error:
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if "InvalidAuthToken" in str(error.__cause__) or not isinstance(error, ConnectionError):
+            raise ClusterError(
+                f"the Ray cluster at {address} asks for a token, and none or another was given: set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of its nodes (docs/cluster.md)"
+            ) from None
         raise no_cluster(address, error) from error
     check_reach(storage)
     return context

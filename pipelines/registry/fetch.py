@@ -23,16 +23,18 @@ def fetch_checkpoint(uri: str, into: Path) -> Path:
 def checkpoint_in(folder: Path) -> Path:
     """Where a registered model's folder has the checkpoint; ValueError where MLmodel names no folder inside of it."""
     described = folder / "MLmodel"
-    flavor = mlflow.models.Model.load(folder).flavors.get("python_function") or {}
-    named = ((flavor.get("artifacts") or {}).get("checkpoint") or {}).get("path")
-    if not isinstance(named, str):
+    try:
+        flavor = mlflow.models.Model.load(folder).flavors["python_function"]
+        named = flavor["artifacts"]["checkpoint"]["path"]
+        inside = (folder / named).resolve().is_relative_to(folder.resolve())
+    except Exception as error:  # the file is a stranger's: MLflow and YAML raise at it whatever comes to them
         raise ValueError(
-            f"{described}: expected the path of an artifact 'checkpoint'; is this a model of instruct-ipt?"
-        )
-    checkpoint = folder / named
-    if not (checkpoint.is_dir() and checkpoint.resolve().is_relative_to(folder.resolve())):
+            f"{described}: expected the path of an artifact 'checkpoint' ({type(error).__name__}: {error}); is this a "
+            "model of instruct-ipt, a version that `dvc repro register` made?"
+        ) from error
+    if not (inside and (folder / named).is_dir()):
         raise ValueError(f"{described}: checkpoint: expected a folder inside of the model's own, got '{named}'")
-    return checkpoint
+    return folder / named
 
 
 def current_version(uri: str) -> str:

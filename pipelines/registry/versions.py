@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.common.params import PREVIOUS
 from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.lease import leased
 from pipelines.tracking.store import TrackingError, experiment_id, tracking
 
 MOVE = "promote.move"  # tag of the registered model while its aliases move: "OLD>NEW"
@@ -44,20 +45,40 @@ class Registered:
         return found[number]
 
     def move(self, old: int | None, new: int) -> None:
-        """The champion alias to `new`, the alias `previous` to `old`.
+        """The champion alias from `old` (None: from none) to `new`, the alias `previous` to `old`, under a lease.
 
+        Raises RuntimeError where another version is champion by now, LeaseError where another command moves them.
         Killed at any point it leaves a champion; `settle` finishes or forgets the move.
         """
-        if old is not None:
-            self.client.set_registered_model_tag(self.model, MOVE, f"{old}>{new}")
-        self.client.set_registered_model_alias(self.model, self.champion, str(new))
-        self.settle()
+        with leased(self.client, self.model) as check:
+            self._settle(check)
+            now = self.aliases().get(self.champion)
+            if now != old:
+                raise RuntimeError(
+                    f"{f'version {now}' if now else 'no version'} became {self.champion} meanwhile (it was "
+                    f"{f'version {old}' if old else 'none'}); nothing moved, run it again"
+                )
+            if old is not None:
+                check()
+                self.client.set_registered_model_tag(self.model, MOVE, f"{old}>{new}")
+            check()
+            self.client.set_registered_model_alias(self.model, self.champion, str(new))
+            self._settle(check)
 
     def settle(self) -> None:
-        """Finish a move of which the champion alias was made; forget one of which nothing was."""
+        """Finish a move that was killed after it changed the champion alias; forget one that was killed before.
+
+        Raises LeaseError where the move is being made by another command.
+        """
+        if MOVE in self._model().tags:
+            with leased(self.client, self.model) as check:
+                self._settle(check)
+
+    def _settle(self, check: Callable[[], None]) -> None:
         move = self._model().tags.get(MOVE)
         if move:
             old, new = move.split(">")
+            check()
             if self.aliases().get(self.champion) == int(new):
                 self.client.set_registered_model_alias(self.model, PREVIOUS, old)
             self.client.delete_registered_model_tag(self.model, MOVE)

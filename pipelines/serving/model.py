@@ -12,7 +12,10 @@ from ipt.model import InstructIPT
 from pipelines.registry.fetch import current_version
 
 REGISTERED = "models:/"
-CANNOT_LOAD = (ValueError, RuntimeError, OSError)  # the store is away, the version is damaged
+TODO = (
+    "nothing, where the store is only away: it is asked again. Else set the alias to a version that `dvc repro "
+    "register` made, or `python -m pipelines.promote --rollback`"
+)
 
 
 class Loaded:
@@ -46,8 +49,9 @@ def load(uri: str, device: str, threads: int) -> Loaded:
 class Watcher:
     """Holds the newest model in `loaded`; asks the registry every few seconds whether the alias has moved.
 
-    Who has taken `loaded` keeps that version for as long as it needs it. A registry that is away or a version that
-    cannot be loaded leaves the one that is there; `report` is told, with an event's name and details.
+    Who has taken `loaded` keeps that version for as long as it needs it. Whatever goes wrong (a registry that is away,
+    a version that is damaged or no model of ours) leaves the one that is there; `report` is told, with an event's name,
+    details and what to do, and the alias is looked at again.
     """
 
     def __init__(self, uri: str, device: str, threads: int, seconds: float, report: Callable[..., None]) -> None:
@@ -63,9 +67,12 @@ class Watcher:
 
     def look(self) -> None:
         """Load what the alias names now, if that is another version."""
+        wanted = self._uri
         try:
-            if current_version(self._uri) != self.loaded.version:
-                self.loaded = load(self._uri, self._device, self._threads)
+            wanted = current_version(self._uri)
+            if wanted != self.loaded.version:
+                self.loaded = load(wanted, self._device, self._threads)
                 self._report("model", version=self.loaded.version)
-        except CANNOT_LOAD as error:
-            self._report("model_failed", kept=self.loaded.version, error=" ".join(str(error).split()))
+        except Exception as error:  # a version may be anybody's and raise anything, and the watch has to go on
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self._report("model_failed", kept=self.loaded.version, wanted=wanted, error=reason, todo=TODO)

@@ -9,7 +9,10 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,8 +32,10 @@ from pipelines.data.rows import SHARD_COLUMNS, row_schema, write_rows
 from pipelines.promote import copy, main, promote, roll_back
 from pipelines.promotion.gate import LACKS
 from pipelines.promotion.measure import measure
+from pipelines.registry import lease
 from pipelines.registry.card import MEASURED
 from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.lease import LASTS, leased
 from pipelines.registry.versions import MOVE, WEIGHTS, Registered, registered
 from pipelines.tracking.store import tracking
 
@@ -241,7 +246,7 @@ def test_a_new_task_is_held_to_the_floors_and_a_lost_one_is_refused(params, regi
     promote(params, None, dry_run=False)
     registry(10.0, tasks=("denoise",))  # nothing in common
     with registered(NAME, CHAMPION, "test") as there:
-        there.move(None, 4)
+        there.move(2, 4)
     assert not promote(params, None, dry_run=False)
     assert "version 5 is refused: psnr/polish" in capsys.readouterr().err
 
@@ -285,7 +290,7 @@ def test_a_champion_that_changed_meanwhile_stays(params, registry, monkeypatch):
         return measure(*arguments)
 
     monkeypatch.setattr(command, "measure", measure_slowly)
-    with pytest.raises(RuntimeError, match="version 1 became champion while this was measured"):
+    with pytest.raises(RuntimeError, match=r"version 1 became champion meanwhile \(it was none\); nothing moved"):
         promote(params, 2, dry_run=False)
     assert aliases() == {CHAMPION: 1}
 
@@ -309,14 +314,14 @@ class KilledClient:
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_a_move_that_is_killed_leaves_a_champion_and_is_finished_or_forgotten(params, registry, back):
+def test_a_move_that_is_killed_leaves_a_champion_and_is_finished_or_forgotten(params, registry, back, monkeypatch):
     for _ in range(3):
         registry(10.0)
     outcomes = []
-    for after in range(5):
+    for after in range(7):
         with registered(NAME, CHAMPION, "test") as there:
-            there.move(None, 2)
-            there.client.set_registered_model_alias(NAME, PREVIOUS, "1")
+            for alias, number in ((CHAMPION, "2"), (PREVIOUS, "1")):
+                there.client.set_registered_model_alias(NAME, alias, number)
             new = 1 if back else 3
             killed = Registered(KilledClient(there.client, after), NAME, CHAMPION)
             try:
@@ -324,12 +329,86 @@ def test_a_move_that_is_killed_leaves_a_champion_and_is_finished_or_forgotten(pa
             except Killed:
                 outcomes.append(aliases()[CHAMPION])
                 assert aliases()[CHAMPION] in (2, new)
+            clock = SimpleNamespace(time=lambda ahead=after + 1: time.time() + ahead * LASTS, monotonic=time.monotonic)
+            monkeypatch.setattr(lease, "time", clock)  # the lease of the killed one ran out
             there.settle()
+            with leased(there.client, NAME):
+                pass
             done = {CHAMPION: new, PREVIOUS: 2}
             assert aliases() == (done if there.aliases()[CHAMPION] == new else {CHAMPION: 2, PREVIOUS: 1})
             assert MOVE not in there.client.get_registered_model(NAME).tags
-            assert after < 4 or aliases() == done
-    assert outcomes == [2, 2, new, new]
+            assert after < 6 or aliases() == done
+    assert outcomes == [2, 2, 2, new, new, new]
+    assert there.client.get_registered_model(NAME).tags == {}
+
+
+class HeldClient:
+    """A client that calls `before` ahead of each write, with its name and second argument."""
+
+    def __init__(self, client, before: Callable[[str, str], None]) -> None:
+        self.client, self.before = client, before
+
+    def __getattr__(self, name):
+        known = getattr(self.client, name)
+        if not name.startswith(("set_", "delete_")):
+            return known
+
+        def write(model, *arguments):
+            self.before(name, arguments[0])
+            return known(model, *arguments)
+
+        return write
+
+
+def test_of_two_promotions_at_once_one_moves_and_the_other_is_told(params, registry, monkeypatch):
+    for _ in range(3):
+        registry(10.0)
+    with registered(NAME, CHAMPION, "test") as there:
+        there.move(None, 1)
+    both, move = threading.Barrier(2), Registered.move
+
+    def move_together(*arguments):
+        both.wait(30)  # both have measured themselves beside version 1, and are sure of it
+        move(*arguments)
+
+    monkeypatch.setattr(Registered, "move", move_together)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = {number: pool.submit(promote, params, number, dry_run=False) for number in (2, 3)}
+    lost = {number: str(outcome.exception()) for number, outcome in outcomes.items() if outcome.exception()}
+    [(loser, told)], champion = lost.items(), aliases()[CHAMPION]
+    assert {champion, loser} == {2, 3}
+    assert aliases() == {CHAMPION: champion, PREVIOUS: 1}
+    assert told == f"version {champion} became champion meanwhile (it was version 1); nothing moved, run it again"
+    with tracking("test") as client:
+        assert client.get_registered_model(NAME).tags == {}
+
+
+def test_a_command_that_starts_amid_a_move_takes_no_previous_away(params, registry, monkeypatch):
+    for _ in range(2):
+        registry(10.0)
+    with registered(NAME, CHAMPION, "test") as there:
+        there.move(None, 1)
+    amid, go_on = threading.Event(), threading.Event()
+
+    def hold(name: str, what: str) -> None:
+        if (name, what) == ("set_registered_model_alias", CHAMPION):
+            amid.set()
+            assert go_on.wait(30)
+
+    def move() -> None:
+        with registered(NAME, CHAMPION, "test") as there:
+            Registered(HeldClient(there.client, hold), NAME, CHAMPION).move(1, 2)
+
+    monkeypatch.setattr(lease, "WAIT", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        moved = pool.submit(move)
+        assert amid.wait(30)
+        for begin in (lambda: promote(params, None, dry_run=False), lambda: roll_back(params, dry_run=False)):
+            with pytest.raises(RuntimeError, match=r"has been moving its aliases since 2.*run the same again"):
+                begin()
+        go_on.set()
+        moved.result()
+    assert aliases() == {CHAMPION: 2, PREVIOUS: 1}
 
 
 def test_a_version_goes_to_another_registry_whole_and_once(params, registry, store, monkeypatch, capsys):

@@ -7,7 +7,6 @@ import sys
 import weakref
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from ipt.network.backbone import Backbone
 from ipt.network.config import PRESETS, preset_config
+from ipt.restoring import memory
 from ipt.restoring.memory import KEPT, MOST, SHARE, affordable_tile, bytes_per_pixel, kept_memory
 from ipt.restoring.tiles import BLEND, spans
 
@@ -63,9 +63,7 @@ def test_a_tile_is_as_large_as_its_share_of_free_memory_allows(monkeypatch, pres
 
     @given(st.integers(0, 10**12), st.integers(0, 300))
     def fits(free, reach):
-        nothing = SimpleNamespace(available=0)
-        memory = SimpleNamespace(available=free) if device == CPU else nothing
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(memory, "free_memory", lambda: free if device == CPU else 0)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda asked: (free, 10**13) if asked == device else None)
         tile = affordable_tile(config, reach, device)
         smallest = 2 * reach + BLEND + multiple
@@ -87,6 +85,7 @@ def test_free_memory_of_this_machine_gives_a_tile():
 
 MEASURED = """
 import json, psutil, torch
+from ipt.restoring import memory
 from ipt.restoring.memory import kept_memory
 
 def held():

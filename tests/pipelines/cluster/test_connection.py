@@ -1,10 +1,34 @@
-"""A cluster that is not there is told at once, with what to do."""
+"""A cluster that is not there is told at once, with what to do; one that is started here obeys who has its token."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from pipelines.cluster.connection import ClusterError, check_answers
+from pipelines.cluster.connection import ClusterError, check_answers, own_token
+
+ROOT = Path(__file__).parents[3]
+OWN_CLUSTER = """
+import os, subprocess, sys
+import ray
+from pipelines.cluster.connection import connected
+
+with connected() as address:
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    token = os.environ["RAY_AUTH_TOKEN"]
+    without = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    join = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print('inside')"
+    for environment in (without, without | {"RAY_AUTH_TOKEN": "0" * 64}, os.environ):
+        done = subprocess.run([sys.executable, "-c", join, address], env=environment, capture_output=True, text=True)
+        print(done.returncode, done.stdout.strip(), "InvalidAuthToken" in done.stderr)
+    session = ray._private.worker._global_node.get_session_dir_path()
+    found = subprocess.run(["grep", "-rl", "--devices=skip", token, session], capture_output=True, text=True)
+    print("written to:", found.stdout.strip() or "no file")
+"""
 
 
 def test_who_listens_answers():
@@ -32,3 +56,38 @@ def test_what_is_no_address(address):
 def test_a_port_beyond_all_ports():
     with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:99999"):
         check_answers("127.0.0.1:99999")
+
+
+def test_a_cluster_of_ones_own_gets_a_new_token(monkeypatch):
+    tokens = set()
+    for _ in range(2):
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            monkeypatch.delenv(name, raising=False)
+        own_token()
+        tokens.add(os.environ["RAY_AUTH_TOKEN"])
+    assert len(tokens) == 2
+    assert all(len(token) == 64 for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "set_by_user", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x"}, {"RAY_AUTH_TOKEN_PATH": "/some/file"}]
+)
+def test_what_the_user_has_set_stays(monkeypatch, set_by_user):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    own_token()
+    assert {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")} == set_by_user
+
+
+@pytest.mark.slow
+def test_who_has_no_token_runs_nothing_and_no_home_folder_is_needed(tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": "/proc/no-home", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_CLUSTER], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1  True\n1  True\n0 inside False\nwritten to: no file\n", done.stdout + done.stderr
+    assert done.stderr == ""

@@ -1,4 +1,7 @@
-"""A watched alias, with the registry's answers made up; tests/pipelines/test_serve.py has a real one."""
+"""A watched alias in a real registry: good versions, a store that is away, and versions that are none of ours."""
+
+import queue
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,46 +9,108 @@ import pytest
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
 from ipt.restoring.restore import restore_tasks
-from pipelines.serving import model as serve_model
 from pipelines.serving.model import Watcher
+from pipelines.tracking.store import tracking
+
+ALIAS, OURS = "models:/m@champion", "flavors: {python_function: {artifacts: {checkpoint: {path: checkpoint}}}}\n"
+NONE_OF_OURS = {  # what MLmodel says
+    "no MLmodel": None,
+    "another flavor": "flavors: {sklearn: {pickled_model: model.pkl}}\n",
+    "a pyfunc of others": "flavors: {python_function: {loader_module: mlflow.sklearn}}\n",
+    "artifacts of others": "flavors: {python_function: {artifacts: {weights: {path: w}}}}\n",
+    "a path that is none": "flavors: {python_function: {artifacts: {checkpoint: {path: 7}}}}\n",
+    "no YAML": "flavors: {python_function: [\n",
+    "no mapping": "- 1\n",
+    "ours, without its checkpoint": OURS,
+}
+
+
+class Registry:
+    """Versions of the model `m` in the store of `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        with tracking("test") as client:
+            client.create_registered_model("m")
+
+    def add(self, mlmodel: str | None, model: InstructIPT | None = None) -> str:
+        """A version that the alias names at once; returns its URI."""
+        self.count += 1
+        files = self.folder / f"files-{self.count}"
+        files.mkdir()
+        (files / "some.txt").write_text("so that the folder has a file")
+        if mlmodel is not None:
+            (files / "MLmodel").write_text(mlmodel)
+        if model is not None:
+            save_model(model, files / "checkpoint")
+        with tracking("test") as client:
+            number = client.create_model_version("m", files.as_uri()).version
+            client.set_registered_model_alias("m", "champion", number)
+        return f"models:/m/{number}"
 
 
 @pytest.fixture
-def store(make_config, fill_parameters, tmp_path, monkeypatch):
-    """What the alias names; a name that is no folder is a registry that fails."""
-    named = {"version": "1"}
-    for seed in (1, 2):
-        save_model(fill_parameters(InstructIPT(make_config()), seed, 0.1), tmp_path / f"{seed}")
-
-    def version(uri: str) -> str:
-        if named["version"] == "away":
-            raise RuntimeError("MLflow at x:\nnobody there")
-        return named["version"]
-
-    monkeypatch.setattr(serve_model, "current_version", version)
-    load = InstructIPT.from_pretrained
-    monkeypatch.setattr(InstructIPT, "from_pretrained", lambda name, device: load(tmp_path / name, device))
-    return named
+def registry(store):
+    return Registry(store)
 
 
-def test_the_model_changes_with_the_alias_and_stays_when_that_fails(store):
-    events = []
-    watcher = Watcher("models:/m@champion", "cpu", 2, 1000.0, lambda event, **values: events.append((event, values)))
+@pytest.fixture
+def good(make_config, fill_parameters):
+    """Two models that restore differently."""
+    return [fill_parameters(InstructIPT(make_config()), seed, 0.1) for seed in (1, 2)]
+
+
+def test_the_model_changes_with_the_alias_and_stays_when_the_store_is_away(registry, good, monkeypatch):
+    first, events = registry.add(OURS, good[0]), []
+    watcher = Watcher(ALIAS, "cpu", 2, 1000.0, lambda event, **values: events.append((event, values)))
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    first = watcher.loaded
-    before = restore_tasks(first.model, image, ["denoise"])
+    loaded = watcher.loaded
+    assert loaded.version == first
+    before = restore_tasks(loaded.model, image, ["denoise"])
     watcher.look()
-    assert watcher.loaded is first
-    store["version"] = "2"
+    assert watcher.loaded is loaded
+    second = registry.add(OURS, good[1])
     watcher.look()
-    assert watcher.loaded.version == "2"
+    assert watcher.loaded.version == second
     assert not np.array_equal(restore_tasks(watcher.loaded.model, image, ["denoise"]), before)
-    with first.own() as one, first.own() as other:  # who took the old one still has it
+    with loaded.own() as one, loaded.own() as other:  # who took the old one still has it
         assert one is not other
         assert np.array_equal(restore_tasks(one, image, ["denoise"]), before)
-    for version in ("away", "no such folder"):
-        store["version"] = version
-        watcher.look()
-        assert watcher.loaded.version == "2"
-    assert [event for event, _ in events] == ["model", "model_failed", "model_failed"]
-    assert events[1][1] == {"kept": "2", "error": "MLflow at x: nobody there"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    watcher.look()
+    assert watcher.loaded.version == second
+    assert [event for event, _ in events] == ["model", "model_failed"]
+    assert (events[1][1]["kept"], events[1][1]["wanted"]) == (second, ALIAS)
+    assert "MLflow at http://127.0.0.1:9: " in events[1][1]["error"]
+    assert "\n" not in events[1][1]["error"]
+
+
+def test_versions_that_are_none_of_ours_are_told_and_a_later_good_one_is_served(registry, good):
+    first, events = registry.add(OURS, good[0]), queue.Queue()
+    watcher = Watcher(ALIAS, "cpu", 1, 0.02, lambda event, **values: events.put((event, values)))
+    for mlmodel in NONE_OF_OURS.values():
+        wanted, values = registry.add(mlmodel), {}
+        while values.get("wanted") != wanted:  # the one before may be told once more
+            event, values = events.get(timeout=20)
+            assert (event, values["kept"], watcher.loaded.version) == ("model_failed", first, first)
+            assert values["error"].startswith(("ValueError: ", "CheckpointError: "))
+            assert "dvc repro register" in values["todo"]
+    last = registry.add(OURS, good[1])
+    while (told_last := events.get(timeout=20))[0] == "model_failed":
+        assert told_last[1]["kept"] == first
+    assert told_last == ("model", {"version": last})
+    assert watcher.loaded.version == last
+
+
+def test_a_failure_that_nobody_thought_of_is_told_too(registry, good, monkeypatch):
+    first, events = registry.add(OURS, good[0]), queue.Queue()
+    watcher = Watcher(ALIAS, "cpu", 1, 0.02, lambda event, **values: events.put((event, values)))
+    with monkeypatch.context() as patch:
+        patch.setattr(InstructIPT, "from_pretrained", lambda name, device: {}["weights"])
+        registry.add(OURS, good[1])
+        for _ in range(3):  # the watch lives on
+            event, values = events.get(timeout=20)
+            assert (event, values["kept"], values["error"]) == ("model_failed", first, "KeyError: 'weights'")
+    while events.get(timeout=20)[0] != "model":
+        assert watcher.loaded.version == first
