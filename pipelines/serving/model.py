@@ -57,12 +57,19 @@ class Watcher:
     def __init__(self, uri: str, device: str, threads: int, seconds: float, report: Callable[..., None]) -> None:
         self._uri, self._device, self._threads, self._report = uri, device, threads, report
         self.loaded = load(uri, device, threads)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(seconds,), daemon=True)
         if uri.startswith(REGISTERED) and "@" in uri:
-            threading.Thread(target=self._watch, args=(seconds,), daemon=True).start()
+            self._thread.start()
+
+    def end(self) -> None:
+        """Watch no more; returns when a look that has begun is over."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _watch(self, seconds: float) -> None:
-        pause = threading.Event()
-        while not pause.wait(seconds):
+        while not self._ended.wait(seconds):
             self.look()
 
     def look(self) -> None:

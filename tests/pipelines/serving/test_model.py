@@ -60,9 +60,10 @@ def good(make_config, fill_parameters):
     return [fill_parameters(InstructIPT(make_config()), seed, 0.1) for seed in (1, 2)]
 
 
-def test_the_model_changes_with_the_alias_and_stays_when_the_store_is_away(registry, good, monkeypatch):
+def test_the_model_changes_with_the_alias_and_stays_when_the_store_is_away(request, registry, good, monkeypatch):
     first, events = registry.add(OURS, good[0]), []
     watcher = Watcher(ALIAS, "cpu", 2, 1000.0, lambda event, **values: events.append((event, values)))
+    request.addfinalizer(watcher.end)
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     loaded = watcher.loaded
     assert loaded.version == first
@@ -86,9 +87,10 @@ def test_the_model_changes_with_the_alias_and_stays_when_the_store_is_away(regis
     assert "\n" not in events[1][1]["error"]
 
 
-def test_versions_that_are_none_of_ours_are_told_and_a_later_good_one_is_served(registry, good):
+def test_versions_that_are_none_of_ours_are_told_and_a_later_good_one_is_served(request, registry, good):
     first, events = registry.add(OURS, good[0]), queue.Queue()
     watcher = Watcher(ALIAS, "cpu", 1, 0.02, lambda event, **values: events.put((event, values)))
+    request.addfinalizer(watcher.end)
     for mlmodel in NONE_OF_OURS.values():
         wanted, values = registry.add(mlmodel), {}
         while values.get("wanted") != wanted:  # the one before may be told once more
@@ -103,9 +105,10 @@ def test_versions_that_are_none_of_ours_are_told_and_a_later_good_one_is_served(
     assert watcher.loaded.version == last
 
 
-def test_a_failure_that_nobody_thought_of_is_told_too(registry, good, monkeypatch):
+def test_a_failure_that_nobody_thought_of_is_told_too(request, registry, good, monkeypatch):
     first, events = registry.add(OURS, good[0]), queue.Queue()
     watcher = Watcher(ALIAS, "cpu", 1, 0.02, lambda event, **values: events.put((event, values)))
+    request.addfinalizer(watcher.end)
     with monkeypatch.context() as patch:
         patch.setattr(InstructIPT, "from_pretrained", lambda name, device: {}["weights"])
         registry.add(OURS, good[1])
