@@ -19,7 +19,7 @@ from ipt.biases.sensitivity import fit_biases
 from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import pretrained_network
-from ipt.restoring.restore import restore_tasks
+from ipt.restoring.restore import restorer
 from ipt.training.fit import Batch, TrainingSettings
 from pipelines.common.params import RealPairs
 from pipelines.common.processes import usable_cores
@@ -47,9 +47,8 @@ def crops(pairs: list[Pair], number: int, batch: int, side: int, seed: int) -> I
 
 def gains(network: TaskNetwork, task: str, pairs: list[Pair]) -> np.ndarray:
     """What restoring gains in PSNR (dB) on each pair, 8-bit rounded."""
-    return np.array(
-        [psnr(restore_tasks(network, degraded, [task]), clean) - psnr(degraded, clean) for degraded, clean in pairs]
-    )
+    restore = restorer(network, [task])
+    return np.array([psnr(restore(degraded), clean) - psnr(degraded, clean) for degraded, clean in pairs])
 
 
 def adapted(network: TaskNetwork, task: str, pairs: list[Pair], steps: int, rate: float, side: int) -> TaskNetwork:

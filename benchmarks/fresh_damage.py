@@ -12,9 +12,9 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,15 +25,16 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from degradations.recipe import degrade
 from ipt.network.checkpoint import load_checkpoint, save_model
-from ipt.network.modulation import select, task_parameters
+from ipt.network.modulation import select
 from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.photos.images import read_image
 from ipt.pixels import to_levels, to_unit
+from ipt.training.fit import TrainingState
 from ipt.training.losses import NEGLIGIBLE, balanced_loss, restoration_loss
 from pipelines.common.params import Params, load_params
-from pipelines.data.drawings import draw
-from pipelines.training.choice import model_config, read_choice
+from pipelines.training.choice import model_config, read_choice, training_settings
+from pipelines.training.groups import leave_alone
 
 FLAT = 3.0  # grey levels: a square whose standard deviation is below shows nothing
 REUSE = 2  # times a square is used, in different crops
@@ -80,19 +81,9 @@ class Blocks(IterableDataset):
             for pair in of_task:
                 clean = draw_square(self.pictures, self.side, rng)
                 pair[0], pair[1] = to_levels(degrade(clean, task.recipe, rng)[0]), to_levels(clean)
-        self._leave_alone(pairs, rng)
+        for group in pairs.transpose(1, 2, 0, 5, 3, 4):  # (each, 2, tasks, 3, side, side): a view
+            leave_alone(group[0], group[1], range(len(pairs)), self.params.ingest.left_alone, rng)
         return pairs
-
-    def _leave_alone(self, pairs: np.ndarray, rng: np.random.Generator) -> None:
-        """In place, as `pipelines.training.groups` does: some pairs show nothing of their task's damage."""
-        damaged, tasks = pairs[:, :, 0].copy(), len(pairs)
-        for task, place in np.argwhere(rng.random(pairs.shape[:2]) < self.params.ingest.left_alone):
-            kind = rng.random()
-            if kind < 0.4 and tasks > 1:
-                pairs[task, place, 1] = damaged[(task + rng.integers(1, tasks)) % tasks, place]
-            elif kind >= 0.85:
-                pairs[task, place, 1] = draw(rng, self.side)
-            pairs[task, place, 0] = pairs[task, place, 1]
 
     def __iter__(self) -> Iterator[Tensor]:
         info = get_worker_info()
@@ -145,56 +136,39 @@ class Trainer:
     compiled: bool
 
     def __post_init__(self) -> None:
-        train = self.params.train
-        biases = task_parameters(self.network)
-        known = {id(parameter) for parameter in biases}
-        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
-        self.device = rest[0].device
-        self.optimizer = torch.optim.AdamW(
-            [{"params": rest, "peak": train.learning_rate}, {"params": biases, "peak": train.bias_learning_rate}],
-            betas=(0.9, 0.99),
-            weight_decay=train.weight_decay,
-            fused=True,
-        )
-        self.parameters = rest + biases
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
-        self.scale: Tensor | None = None
-        self.weights = torch.tensor([task.weight for task in self.params.tasks.values()], device=self.device)
+        self.device = next(self.network.parameters()).device
+        settings = training_settings(self.params, 1, uses_bf16(self.params.train.precision, self.device))
+        self.state = TrainingState(self.network, settings)
+        self.parameters = list(self.network.parameters())
+        self.weights = torch.tensor(settings.task_weights, device=self.device)
         self.tasks = torch.arange(len(self.params.tasks), device=self.device)
-        self.bf16 = uses_bf16(train.precision, self.device)
-        self.step = 0
         self.forward = torch.compile(self.network.backbone) if self.compiled else self.network.backbone
 
     def update(self, degraded: Tensor, clean: Tensor, done: float) -> tuple[Tensor, Tensor]:
         """One step at `done` of the whole time; the mean loss of each task and the norm of the gradient."""
-        factor = min((self.step + 1) / WARMUP, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-        for group in self.optimizer.param_groups:
+        state = self.state
+        factor = min((state.step + 1) / WARMUP, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        for group in state.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         index = self.tasks.repeat_interleave(len(degraded) // len(self.tasks))
         if self.network._selection.equal_runs != len(degraded) // len(self.tasks):  # to look at it waits for the device
             select(self.network._selection, index, len(self.tasks))
-        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=state.settings.bf16):
             restored = self.forward(degraded)
-        distances = restoration_loss(restored.float(), clean)
-        errors = (distances.view(len(self.tasks), -1) + NEGLIGIBLE).pow(1 / 3).mean(1)  # `task_errors`, without a wait
-        loss, self.scale = balanced_loss(errors, self.scale, self.weights)
-        self.optimizer.zero_grad(set_to_none=True)
+        distances = restoration_loss(restored.float(), clean).view(len(self.tasks), -1)
+        errors = (distances + NEGLIGIBLE).pow(1 / 3).mean(1)  # `task_errors`, without a wait
+        loss, state.task_scale = balanced_loss(errors, state.task_scale, self.weights)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.params.train.clip_norm)
-        self.optimizer.step()
-        self.step += 1
-        weight = 1 - min(self.params.train.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], weight)
-        return distances.detach().view(len(self.tasks), -1).mean(1), norm
+        norm = nn.utils.clip_grad_norm_(self.parameters, state.settings.clip_norm)
+        state.optimizer.step()
+        state.ema.update_parameters(self.network)
+        state.step += 1
+        return distances.detach().mean(1), norm
 
     def averaged(self) -> TaskNetwork:
-        """A copy of the network with the averaged weights."""
-        copy = TaskNetwork(self.network.config).to(self.device).eval()
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
-        weights = {names[parameter]: mean for parameter, mean in zip(self.parameters, self.average, strict=True)}
-        copy.load_state_dict(self.network.state_dict() | weights)
-        return copy
+        """The network with the averaged weights."""
+        return cast("TaskNetwork", self.state.ema.module.eval())
 
 
 @torch.inference_mode()
@@ -210,7 +184,7 @@ def held_out_psnr(network: TaskNetwork, pairs: Tensor) -> list[float]:
 
 
 def train(trainer: Trainer, pool: Pool, seconds: float, each: int, side: int, held_out: Tensor, out: Path) -> None:
-    """Train until the seconds are over; the log and the averaged weights are written every tenth of them."""
+    """Train until the seconds are over; the log and the averaged weights are written twenty times."""
     tasks = list(trainer.params.tasks)
     rows: list[dict[str, float]] = []
     started, looked, waited = time.perf_counter(), 0, 0.0
@@ -222,13 +196,18 @@ def train(trainer: Trainer, pool: Pool, seconds: float, each: int, side: int, he
         if int(elapsed / seconds * 20) > looked:
             looked += 1
             if not norm.isfinite():
-                raise RuntimeError(f"step {trainer.step}: the gradient is no number; lower train.learning_rate")
+                raise RuntimeError(f"step {trainer.state.step}: the gradient is no number; lower train.learning_rate")
             network = trainer.averaged()
             told = held_out_psnr(network, held_out)
             psnr = dict(zip(tasks, (round(value, 2) for value in told), strict=True))
-            samples = trainer.step * each * len(tasks)
-            row = {"seconds": round(elapsed), "step": trainer.step, "samples": samples, "waited": round(waited, 1)}
-            rows.append(row | {"loss": round(float(losses.mean()), 5)} | psnr)
+            samples = trainer.state.step * each * len(tasks)
+            row = {
+                "seconds": round(elapsed),
+                "step": trainer.state.step,
+                "samples": samples,
+                "waited": round(waited, 1),
+            }
+            rows.append(row | {"waited": round(waited, 1), "loss": round(float(losses.mean()), 5)} | psnr)
             print("fresh damage: " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
             pd.DataFrame(rows).to_csv(out / "log.csv", index=False)
             save_model(network, out)

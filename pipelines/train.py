@@ -23,6 +23,7 @@ from ipt.files import replace_file
 from ipt.network.checkpoint import save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import pretrained_network
 from ipt.weights import load_weights
 from pipelines.cluster.checkpoints import latest_checkpoint, read_lives
 from pipelines.cluster.connection import connected
@@ -57,12 +58,17 @@ def train(
     remove_stale_shards(shards, list(params.tasks))
     storage = Storage(params.ray.storage)
     places = {task: storage.publish(shards / task) for task in params.tasks}
-    name = run_name(params, choice, shards)
+    source = params.train.begin_with
+    given = None if source is None else pretrained_network(source)
+    name = run_name(params, choice, shards, given)
     if decay:
         name, first = begin_decay(storage, name)
         params = decaying(params, first)
     model = model_config(params, choice)
-    start = f"{name}/{START}" if decay else begin_with(storage, name, params, model)
+    start = f"{name}/{START}" if decay else None
+    if given is not None and not decay:
+        settings = training_settings(params, params.train.steps, bf16=False)
+        start = begin(storage, name, begun_with(given, model, params.train.learn), settings)
     with LiveRun(params, name) as live:
         result = run_workers(
             train_worker,
@@ -84,14 +90,6 @@ def train(
     cost = faults(read_lives(storage, name), history)
     storage.remove(name)  # the model is written: a forced rerun starts anew
     return history, cost
-
-
-def begin_with(storage: Storage, name: str, params: Params, model: ModelConfig) -> str | None:
-    """Where in the storage the run finds the weights that it begins with; None where these are random."""
-    if params.train.begin_with is None:
-        return None
-    network = begun_with(params.train.begin_with, model, params.train.learn)
-    return begin(storage, name, network, training_settings(params, params.train.steps, bf16=False))
 
 
 def begin_decay(storage: Storage, run: str) -> tuple[str, int]:
@@ -170,14 +168,14 @@ def finished_model(config: ModelConfig, checkpoint: Path) -> TaskNetwork:
     return trained.eval()
 
 
-def run_name(params: Params, choice: Choice, shards: Path) -> str:
+def run_name(params: Params, choice: Choice, shards: Path, given: TaskNetwork | None = None) -> str:
     """A name that is the same for the same params, choice and data: `train-` and a hash."""
     blocks = {name: dataclasses.asdict(getattr(params, name)) for name in ("ingest", "model", "train")}
     blocks["modulation"] = dataclasses.asdict(choice)
     tasks = [[name, task.share, task.weight] for name, task in params.tasks.items()]
     data = {task: content_hash(shards / task) for task in params.tasks}
-    if params.train.begin_with is not None:
-        blocks["train"]["begin_with"] = weights_hash(params.train.begin_with)
+    if given is not None:
+        blocks["train"]["begin_with"] = weights_hash(given)
     digest = hashlib.sha256(json.dumps([FORMAT, params.seed, blocks, tasks, data]).encode())
     return f"train-{digest.hexdigest()[:12]}"
 

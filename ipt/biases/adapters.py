@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ipt.network.modulation import ModulatedLayer, modulated_layers
+from ipt.network.modulation import ModulatedLayer, modulated_layers, task_parameters
 from ipt.weights import misfits
 
 
@@ -28,6 +28,13 @@ def load_adapter(model: nn.Module, task: int, state: dict[str, Tensor]) -> None:
         raise ValueError(f"adapter: does not fit the model: {problems}")
     for name, stacked in expected.items():
         stacked[task].copy_(state[name])
+
+
+def hold_backbone(model: nn.Module) -> None:
+    """Let the task biases of `model` be trained and nothing else in it."""
+    model.requires_grad_(False)
+    for factor in task_parameters(model):
+        factor.requires_grad_(True)
 
 
 def add_task(model: nn.Module) -> int:

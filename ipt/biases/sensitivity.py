@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ipt.network.modulation import modulated_layers, selected, task_parameters
+from ipt.biases.adapters import hold_backbone
+from ipt.network.modulation import modulated_layers, selected
 from ipt.training.fit import Batch, StepReport, TrainingSettings, TrainingState, fit
 
 
@@ -49,9 +50,7 @@ def fit_biases(
 ) -> nn.Module:
     """Train the task biases of `network` alone, in place, all else held; returns the averaged network."""
     held = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    network.requires_grad_(False)
-    for factor in task_parameters(network):
-        factor.requires_grad_(True)
+    hold_backbone(network)
     try:
         return fit_all(network, batches, settings, on_step)
     finally:

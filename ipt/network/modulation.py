@@ -211,7 +211,7 @@ def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength:
     if index is None or not len(index):
         return
     present, counts = index.unique_consecutive(return_counts=True)
-    if len(present) > 1 and bool((counts == counts[0]).all()) and bool((present.diff() > 0).all()):
+    if len(present) > 1 and bool((counts == counts[0]).all() & (present.diff() > 0).all()):
         selection.equal_runs = len(index) // len(present)
         selection.runs_of = None if len(present) == tasks else present
 

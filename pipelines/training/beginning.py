@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from ipt.biases.adapters import adapter_state, hold_backbone, load_adapter
 from ipt.network.config import ModelConfig
-from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
-from ipt.pretrained import pretrained_network
 from ipt.training.fit import TrainingSettings, TrainingState
 from pipelines.cluster.progress import History
 from pipelines.cluster.storage import Storage
@@ -24,16 +23,14 @@ def new_network(config: ModelConfig, learn: Learn) -> TaskNetwork:
     """A network as it is before the training; unless all of it learns, the biases alone will change."""
     network = TaskNetwork(config)
     if learn != "all":
-        network.requires_grad_(False)
-        for factor in task_parameters(network):
-            factor.requires_grad_(True)
+        hold_backbone(network)
     return network
 
 
-def weights_hash(source: str) -> str:
-    """A hash of the weights of `source`, wherever they lie."""
+def weights_hash(given: TaskNetwork) -> str:
+    """A hash of a network's weights, wherever they came from."""
     digest = hashlib.sha256()
-    for name, value in sorted(pretrained_network(source).state_dict().items()):
+    for name, value in sorted(given.state_dict().items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -53,13 +50,12 @@ def begin(storage: Storage, run: str, network: TaskNetwork, settings: TrainingSe
     return folder
 
 
-def begun_with(source: str, config: ModelConfig, learn: Learn) -> TaskNetwork:
-    """A network of `config` with the backbone of `source`, and its biases of those tasks that it knows.
+def begun_with(given: TaskNetwork, config: ModelConfig, learn: Learn) -> TaskNetwork:
+    """A network of `config` with the backbone of `given`, and its biases of those tasks that it knows.
 
-    `source` is what `InstructIPT.from_pretrained` reads, or models/trained. A task that it does not know begins with
-    the backbone alone. Raises ValueError where the two are built differently, with what to write into params.yaml.
+    A task that it does not know begins with the backbone alone. Raises ValueError where the two are built differently,
+    with what to write into params.yaml.
     """
-    given = pretrained_network(source)
     same = dataclasses.replace(given.config, tasks=config.tasks)
     if same != config:
         differing = [
@@ -68,17 +64,16 @@ def begun_with(source: str, config: ModelConfig, learn: Learn) -> TaskNetwork:
             if getattr(same, field.name) != getattr(config, field.name)
         ]
         raise ValueError(
-            f"params.yaml.train.begin_with: {source} is built differently: {'; '.join(differing)}. Set model.preset to "
-            f"its own, modulation.rank: {given.config.rank} and modulation.layers: [{', '.join(given.config.layers)}]"
+            f"params.yaml.train.begin_with: that model is built differently: {'; '.join(differing)}. Set "
+            f"model.preset to its own, modulation.rank: {given.config.rank} and modulation.layers: "
+            f"[{', '.join(given.config.layers)}]"
         )
     network = new_network(config, learn)
-    state, theirs = network.state_dict(), given.state_dict()
-    known = [task for task in config.tasks if task in given.config.tasks]
-    for name, value in theirs.items():
-        if not name.endswith((".task_up", ".task_down")):
-            state[name] = value
-            continue
-        for task in known:
-            state[name][network.task_index(task)] = value[given.task_index(task)]
-    network.load_state_dict(state)
+    factors = (".task_up", ".task_down")
+    shared = {name: value for name, value in given.state_dict().items() if not name.endswith(factors)}
+    network.load_state_dict(network.state_dict() | shared)
+    for task in config.tasks:
+        if task in given.config.tasks:
+            bias = adapter_state(given.backbone, given.task_index(task))
+            load_adapter(network.backbone, network.task_index(task), bias)
     return network

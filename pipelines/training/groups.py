@@ -8,7 +8,7 @@ and up of that task's own endless shuffled stream. `pipelines.training.stream` b
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def read_groups(mix: Mix, settings: Ingest, start: int, stop: int) -> dict[str, 
         first += share
     if settings.left_alone:
         for number, rng in enumerate(generators):
-            _leave_alone(degraded[number], clean[number], mix.index, settings.left_alone, rng)
+            leave_alone(degraded[number], clean[number], mix.index, settings.left_alone, rng)
     return {"degraded": degraded, "clean": clean}
 
 
@@ -121,13 +121,13 @@ def _cut_samples(
     return squares[0], squares[1]
 
 
-def _leave_alone(
-    degraded: np.ndarray, clean: np.ndarray, index: list[int], share: float, rng: np.random.Generator
+def leave_alone(
+    degraded: np.ndarray, clean: np.ndarray, index: Sequence[int], share: float, rng: np.random.Generator
 ) -> None:
     """Replace some samples of a group (samples, 3, side, side), in place, by what is to be left as it is."""
     damaged = degraded.copy()
     for place in np.flatnonzero(rng.random(len(index)) < share):
-        others = [other for other, task in enumerate(index) if task != index[place]]
+        others = [other for other, task in enumerate(index) if task != index[int(place)]]
         kind = rng.random()
         if kind < 0.4 and others:
             clean[place] = damaged[others[rng.integers(len(others))]]

@@ -7,6 +7,7 @@ import pytest
 
 from ipt.network.checkpoint import save_model
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import pretrained_network
 from pipelines.common.params import load_params
 from pipelines.train import run_name
 from pipelines.training.choice import Choice
@@ -39,7 +40,7 @@ def test_other_weights_to_begin_with_give_another_name_and_another_place_does_no
     params, shards, make_config, fill_parameters, tmp_path
 ):
     def named(folder: Path) -> str:
-        return run_name(replace_train(params, begin_with=str(folder)), CHOICE, shards)
+        return run_name(replace_train(params, begin_with=str(folder)), CHOICE, shards, pretrained_network(folder))
 
     for folder, seed in (("first", 0), ("copy", 0), ("second", 1)):
         save_model(fill_parameters(TaskNetwork(make_config()), seed), tmp_path / folder)

@@ -10,6 +10,7 @@ from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
+from ipt.pretrained import pretrained_network
 from ipt.training.fit import Batch, TrainingSettings, TrainingState, synchronous_step
 from pipelines.cluster.storage import Storage
 from pipelines.common.params import load_params
@@ -24,10 +25,10 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture(params=[TaskNetwork, InstructIPT], ids=["trained", "compressed"])
 def given(request, make_config, fill_parameters, tmp_path):
-    """A checkpoint folder with noise in every weight, and its config."""
+    """A network with noise in every weight, out of a checkpoint, and its config."""
     config = make_config()
     save_model(fill_parameters(request.param(config), 0), tmp_path / "given")
-    return str(tmp_path / "given"), config
+    return pretrained_network(tmp_path / "given"), config
 
 
 def restored(network: TaskNetwork, task: str) -> torch.Tensor:
@@ -71,7 +72,7 @@ def test_a_task_that_learns_alone_leaves_the_others_as_they_are_to_the_bit(given
     network = begun_with(source, wider, ("brighten", "dejpeg"))
     before = [restored(network, task) for task in wider.tasks]
     real = load_params(Path(__file__).parents[3] / "params.yaml")
-    train = dataclasses.replace(real.train, begin_with=source, learn=("brighten", "dejpeg"))
+    train = dataclasses.replace(real.train, begin_with="instruct-ipt", learn=("brighten", "dejpeg"))
     state = TrainingState(network, training_settings(dataclasses.replace(real, train=train), 20, bf16=False))
     clean = torch.rand(4, 3, 8, 8)
     state.settings = dataclasses.replace(state.settings, task_weights=(1.0,) * 5)
@@ -105,7 +106,7 @@ def test_the_start_of_a_run_is_written_once_and_whole(given, tmp_path):
 def test_the_hash_is_that_of_the_weights(given, tmp_path, make_config, fill_parameters):
     source, _ = given
     save_model(fill_parameters(TaskNetwork(make_config()), 1), tmp_path / "other")
-    assert weights_hash(source) == weights_hash(source) != weights_hash(str(tmp_path / "other"))
+    assert weights_hash(source) == weights_hash(source) != weights_hash(pretrained_network(tmp_path / "other"))
 
 
 def test_all_learns_everything_and_biases_the_factors(make_config):
