@@ -360,6 +360,7 @@ class HeldClient:
         return write
 
 
+@pytest.mark.slow
 def test_of_two_promotions_at_once_one_moves_and_the_other_is_told(params, registry, monkeypatch):
     for _ in range(3):
         registry(10.0)

@@ -123,7 +123,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(case):
     assert max(gradient.abs().max() for gradient in gradients[0]) > 0
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_compiled_it_is_one_graph_for_all_tasks(case, backend):
     _, network, call = case
     torch._dynamo.reset()

@@ -58,6 +58,7 @@ def test_a_png_that_begins_with_another_chunk_is_refused(tmp_path):
             read(tmp_path / "a.png")
 
 
+@pytest.mark.slow  # to write the pages takes seconds
 def test_pages_are_not_counted(tmp_path):
     """3,000 pages of one pixel: counted one from another they took 11 s."""
     page = Image.new("RGB", (1, 1))

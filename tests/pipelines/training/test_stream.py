@@ -160,6 +160,7 @@ def test_real_ray_gives_each_of_three_workers_its_own(local_ray):
     assert found == [[n for step in range(4, 23) for n in schedule.items(rank, step, step + 1)] for rank in range(3)]
 
 
+@pytest.mark.slow
 def test_one_window_follows_another(local_ray, monkeypatch):
     monkeypatch.setattr(module, "WINDOW", 3)
     monkeypatch.setattr("ray.train.collective.broadcast_from_rank_zero", lambda data: data)  # a worker alone
