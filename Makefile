@@ -25,10 +25,11 @@ test: $(INSTALLED)  ## fast tests, on all cores
 test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
 	$(BIN)/python -m pytest -m slow
 
-lint: $(INSTALLED)  ## style, formatting and types
+lint: $(INSTALLED)  ## style, formatting and types, those of what restores also as on Windows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 -p ipt -p degradations
 
 schema: $(INSTALLED)  ## params.schema.json anew, after a change of pipelines/common/params.py: what editors know of params.yaml
 	@$(BIN)/python -m pipelines.common.params_schema

@@ -154,6 +154,8 @@ def fingerprint(model: InstructIPT) -> str:
 
 def on_cpus(count: int) -> None:
     """Let this process, and with it every library, use that many CPUs, or as many as there are."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("error: peers: needs Linux, which alone binds a process and its libraries to CPUs")
     cpus = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, cpus)
     cv2.setNumThreads(len(cpus))

@@ -105,8 +105,8 @@ def understand(
     except CANNOT_GO_ON as error:
         raise _stop(error) from error
     if not sentences:
-        # A line that is not UTF-8 is not understood, the others are.
-        cast("TextIOWrapper", sys.stdin).reconfigure(errors="replace")
+        # UTF-8 on Windows too. A line that is not is not understood, the others are.
+        cast("TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8", errors="replace")
     failed = False
     for sentence in sentences or (line.rstrip("\r\n") for line in sys.stdin):
         answer: dict[str, object] = {"understood": [], "probabilities": {}}
@@ -227,7 +227,7 @@ def _load(model: str, device: str) -> InstructIPT:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is available to torch here; use --device cpu")
-    if model != RELEASED and ":/" not in model and not Path(model).is_dir():
+    if model != RELEASED and ":/" not in model[2:] and not Path(model).is_dir():  # C:/ is a drive
         raise ValueError(f"--model {model}: no such folder; leave --model out for the model that comes with ipt")
     return InstructIPT.from_pretrained(model, device)
 

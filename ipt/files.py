@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ def replace_file(target: Path, like: Path | None = None) -> Iterator[Path]:
 
     Its name is nobody else's, also on a disk that several machines share, and begins with a dot. What it holds is on
     the disk before it gets its name. Who may read it: as with `like`, or where that is None with the file it replaces,
-    else as with any new file.
+    else as with any new file; on Windows the folder decides.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     pattern = like or (target if target.is_file() else None)
@@ -27,7 +28,8 @@ def replace_file(target: Path, like: Path | None = None) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)
+        if sys.platform != "win32":  # where it could only be made read-only, which nothing replaces
+            temporary.chmod(mode)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,8 +29,10 @@ def print_reports(reports: Iterable[Report], as_json: bool) -> int:
 
 
 def printable(text: str) -> str:
-    """The text with what no terminal shows, such as a file name that is not UTF-8, spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The text with what standard output does not show spelled out: a file name that is not UTF-8, or where output is
+    written in a code page, as into a file on Windows, what that has not."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def describe(report: Report) -> str:

@@ -14,7 +14,7 @@ import sys
 def _hindrance() -> str | None:
     """Why the pipeline cannot run here, and what to do; None where it can."""
     if sys.platform == "win32":
-        return "the pipeline needs Linux or macOS (on Windows: WSL); `ipt`, which restores, runs on all three"
+        return "the pipeline needs Linux or macOS (on Windows: run it in WSL 2); `ipt`, which restores, runs on all"
     missing = [name for name in ("albumentations", "dvc", "mlflow", "ray") if importlib.util.find_spec(name) is None]
     if missing:
         return (

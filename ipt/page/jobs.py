@@ -19,7 +19,7 @@ from ipt.page.pictures import Look, look, preview, read_picture
 from ipt.page.requests import Order, RequestError
 from ipt.photos.images import MAX_PIXELS
 from ipt.photos.photo import Photo, restored_file
-from ipt.restoring.memory import affordable_tile
+from ipt.restoring.memory import affordable_tile, out_of_memory
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
@@ -106,10 +106,8 @@ class Workshop:
             return self._restore_photo(job, photo)
         except ValueError as error:  # what only reading the instruction shows
             raise RequestError(400, str(error)) from error
-        except MemoryError as error:
-            raise RequestError(507, _NO_MEMORY) from error
-        except RuntimeError as error:
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):  # GPU, CPU
+        except (MemoryError, RuntimeError) as error:
+            if out_of_memory(error):
                 raise RequestError(507, _NO_MEMORY) from error
             raise
 

@@ -116,6 +116,8 @@ def _add_page(app: "FastAPI") -> None:
         return page_file
 
     for file in (files("ipt.page") / "static").iterdir():
+        if file.name.startswith("."):  # which macOS leaves in folders that were looked at
+            continue
         path = "/" if file.name == "index.html" else f"/{file.name}"
         kind = _KINDS[Path(file.name).suffix]
         app.add_api_route(path, answer_with(file.read_bytes(), kind), include_in_schema=False)

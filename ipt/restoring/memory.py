@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +53,12 @@ def describe_machine(network: TaskNetwork) -> dict[str, str]:
     }
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what `error` says: of Python, of torch on a GPU, on Linux or macOS, or on Windows."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Inside the block the C library keeps what is freed, for what is asked for next; after it, all goes back.
@@ -61,7 +67,7 @@ def kept_memory() -> Iterator[None]:
     computing what comes into them: tiles of two megapixels took 2.5 times as long. Does nothing where the C library is
     not glibc.
     """
-    library: Any = ctypes.CDLL(None) if os.name == "posix" else None  # Windows opens no library without a name
+    library: Any = None if sys.platform == "win32" else ctypes.CDLL(None)  # Windows opens no library without a name
     if not hasattr(library, "malloc_trim"):
         yield
         return

@@ -7,7 +7,9 @@ import glob
 import json
 import shutil
 import struct
+import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from ipt.network.precision import Precision
 from ipt.photos import png
 from ipt.photos.images import FORMATS, READ_ONLY, ImageError
 from ipt.photos.photo import Photo, read_photo, write_photo
+from ipt.restoring.memory import out_of_memory
 from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
@@ -103,13 +106,19 @@ def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = N
         raise InputError(f"{output}: looks like one picture; expected a folder for what becomes of several files")
     pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output)))
     pairs = [(source, _with_format(target, suffix)) for source, target in pairs]
-    sources: dict[Path, Path] = {}
+    sources: dict[str, Path] = {}
     for source, target in pairs:
-        if sources.setdefault(target, source) != source:
-            raise InputError(
-                f"{target}: both {sources[target]} and {source} would be written there; restore them apart"
-            )
+        if (first := sources.setdefault(_as_named_on_disk(target), source)) != source:
+            raise InputError(f"{target}: both {first} and {source} would be written there; restore them apart")
     return pairs
+
+
+def _as_named_on_disk(path: Path) -> str:
+    """The same for paths that may be one file: on Windows and macOS also those that differ in upper and lower case, or in
+    whether an accent is a character of its own."""
+    if sys.platform in ("win32", "darwin"):
+        return unicodedata.normalize("NFC", str(path)).casefold()
+    return str(path)
 
 
 def _expand(name: str, output: Path) -> list[Path]:
@@ -218,7 +227,7 @@ def _reason(error: Exception, source: Path, target: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot write {target}: {error.strerror}"
     text = " ".join(str(error).split()).removeprefix(f"{source}: ")
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:  # GPU, CPU
+    if out_of_memory(error):
         return "out of memory; try a smaller --tile"
     return text or type(error).__name__
 

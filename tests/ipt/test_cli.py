@@ -254,6 +254,7 @@ NOWHERE = "--model nowhere: no such folder; leave --model out for the model that
         (["in", "-o", "out", "--tile", "5"], "tile: expected at least 84 pixels for a network that sees 24 pixels"),
         (["in", "-o", "out", "--tile", "9" * 5000], "Exceeds the limit"),
         (["in", "-o", "out", "--model", "nowhere"], NOWHERE),
+        (["in", "-o", "out", "--model", "C:/nowhere"], NOWHERE.replace("nowhere", "C:/nowhere")),
         (
             ["in", "-o", "out", "--model", "in"],
             "in: expected a checkpoint folder with config.json and ",
@@ -364,6 +365,18 @@ def test_a_name_that_is_no_text_is_spelled_out(ipt):
     assert result.stdout.startswith("in/caf\\udce9.png: denoise (")
     assert os.listdir(b"out") == [b"caf\xe9.png"]
     assert json.loads(ipt("restore", "in", "-o", "out", "--json").stdout)["status"] == "skipped"
+
+
+def test_where_text_is_written_in_a_code_page_no_name_stops_it_and_sentences_are_utf_8(model, monkeypatch):
+    """As Windows does into a file and out of one."""
+    heard = []
+    monkeypatch.setattr(InstructIPT, "understand", lambda self, sentence: heard.append(sentence) or {})
+    runner, given = CliRunner(charset="cp1252"), ["--model", "model"]
+    photograph("in/фото é.png")
+    result = runner.invoke(app, ["restore", "in", "-o", "out", *given])
+    assert (result.exit_code, result.stdout[:36]) == (0, "in/\\u0444\\u043e\\u0442\\u043e é.png: d")
+    assert runner.invoke(app, ["understand", *given], input="убери дождь\n".encode()).exit_code == 0
+    assert heard == ["убери дождь"]
 
 
 @pytest.mark.parametrize(

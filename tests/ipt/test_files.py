@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_a_file_made_of_another_is_for_whom_that_is(tmp_path):
     with replace_file(tmp_path / "made", like=tmp_path / "source") as temporary:
         temporary.write_text("mine too")
     assert mode(tmp_path / "made") == 0o600
+
+
+def test_on_windows_a_file_made_of_one_that_is_read_only_can_be_replaced(tmp_path, monkeypatch):
+    """As those of a memory card with its lock on."""
+    (tmp_path / "source").write_text("mine")
+    (tmp_path / "source").chmod(0o444)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with replace_file(tmp_path / "made", like=tmp_path / "source") as temporary:
+        temporary.write_text("mine too")
+    assert mode(tmp_path / "made") & stat.S_IWUSR
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from ipt.page import routes
 from ipt.page.guard import HEADERS
 from ipt.page.routes import PROGRESS
 from ipt.photos.photo import read_photo
@@ -42,6 +43,16 @@ def test_the_page_is_whole_and_from_here(client):
         assert client.get(f"/{address}").status_code == 200, address
     assert not [tag for tag, named in seen if tag == "script" and "src" not in named]
     assert not [named for tag, named in seen if tag == "style" or any(n == "style" or n[:2] == "on" for n in named)]
+
+
+def test_what_macos_leaves_in_a_folder_is_no_file_of_the_page(tmp_path, monkeypatch):
+    (tmp_path / "static").mkdir()
+    for name in ("index.html", "page.js", ".DS_Store"):
+        (tmp_path / "static" / name).touch()
+    monkeypatch.setattr(routes, "files", lambda package: tmp_path)
+    assert [TestClient(routes.new_app()).get(f"/{name}").status_code for name in ("", "page.js", ".DS_Store")] == [
+        200, 200, 404,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/about", "/nowhere"])

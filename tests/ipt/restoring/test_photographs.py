@@ -123,6 +123,15 @@ def test_a_folder_can_be_its_own_output(touch):
     assert pairs(["in/*.jpg"], "in") == {"in/a.jpg": "in/a.jpg"}
 
 
+def test_names_that_are_one_file_on_the_system_are_not_written_twice(touch, monkeypatch):
+    touch("in/Caf\u00e9.heic", "in/cafe\u0301.jpg")
+    assert len(pairs(["in"], "out")) == 2
+    for system in ("darwin", "win32"):
+        monkeypatch.setattr(photographs.sys, "platform", system)
+        with pytest.raises(InputError, match=r"both in/.* and in/.* would be written there; restore them apart"):
+            pairs(["in"], "out")
+
+
 @pytest.mark.parametrize(
     ("inputs", "output", "message"),
     [
@@ -420,6 +429,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_old_file(model, tmp_pat
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried"),
         MemoryError(),
     ],
 )
