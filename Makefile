@@ -6,7 +6,7 @@ RELEASE ?= ../instruct-ipt-release
 # BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
 PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint pins audit schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,12 @@ lint: $(INSTALLED)  ## style, formatting and types, those of what restores also 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 -p ipt -p degradations
+
+pins: $(INSTALLED)  ## how old each version of constraints.txt is, what would be taken today, what was withdrawn
+	@$(BIN)/python .ci/pins.py
+
+audit: $(INSTALLED)  ## known vulnerabilities of constraints.txt, from the package index's own list
+	$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
 schema: $(INSTALLED)  ## params.schema.json anew, after a change of pipelines/common/params.py: what editors know of params.yaml
 	@$(BIN)/python -m pipelines.common.params_schema

@@ -114,8 +114,8 @@ def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = N
 
 
 def _as_named_on_disk(path: Path) -> str:
-    """The same for paths that may be one file: on Windows and macOS also those that differ in upper and lower case, or in
-    whether an accent is a character of its own."""
+    """The same for paths that may be one file: on Windows and macOS, also those that differ in upper and lower case, or
+    in whether an accent is a character of its own."""
     if sys.platform in ("win32", "darwin"):
         return unicodedata.normalize("NFC", str(path)).casefold()
     return str(path)
