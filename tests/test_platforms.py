@@ -57,7 +57,8 @@ import ctypes, signal
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None  # to import it is an ImportError
 take_away(os, "chown fchmod fchown fork geteuid getpgid getuid killpg nice setsid sysconf statvfs uname O_DIRECTORY")
-take_away(signal, "SIGHUP SIGKILL SIGUSR1 alarm pause setitimer pthread_sigmask")
+# Not SIGKILL: Linux's own `subprocess` ends processes with it.
+take_away(signal, "SIGHUP SIGUSR1 alarm pause setitimer pthread_sigmask")
 load, open_file = ctypes.CDLL.__init__, os.open
 
 def load_named(self, name, *rest, **options):
