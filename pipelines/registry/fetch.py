@@ -31,7 +31,7 @@ def fetch_checkpoint(uri: str, into: Path, tell: Callable[[str], None] = _to_std
 def fetch_model(uri: str, into: Path, tell: Callable[[str], None] = _to_stderr) -> Path:
     """The whole folder of a registered model, as `fetch_checkpoint`, which is in it."""
     with tracking("the same command again") as client:
-        name, *number = get_model_name_and_version(client, uri)  # once: an alias may move between two looks
+        name, *number = map(str, get_model_name_and_version(client, uri))  # once: an alias may move between two looks
         version = "/".join((f"models:/{name}", *number))
         registered = client.get_model_version(name, *number).tags.get(FILES) if number else None
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version, dst_path=str(into)))
