@@ -35,7 +35,7 @@ from pipelines.promotion.gate import LACKS
 from pipelines.promotion.measure import measure
 from pipelines.registry import lease
 from pipelines.registry.card import MEASURED
-from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.fetch import checkpoint_in, fetch_checkpoint
 from pipelines.registry.integrity import FILES, file_hashes
 from pipelines.registry.lease import LASTS, leased
 from pipelines.registry.versions import MOVE, WEIGHTS, Registered, registered
@@ -278,7 +278,9 @@ def test_a_version_whose_files_changed_is_refused_everywhere(params, registry, s
         registry(10.0)
         with registered(NAME, CHAMPION, "test") as there:
             there.move(number - 1 or None, number)
+    copied = fetch_checkpoint(f"models:/{NAME}/1", store / "copied")
     flip_bit(files_of(1) / "model.safetensors")
+    InstructIPT.from_pretrained(copied)  # what was checked and is loaded is a copy that nobody else has
     (files_of(1) / CHECKSUMS).unlink()  # which would have told it, but is beside what it tells of
     told = (
         rf"models:/{NAME}/1: SHA256SUMS: missing, registered with SHA-256 [0-9a-f]{{12}}\.\.\.; "
