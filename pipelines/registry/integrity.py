@@ -1,6 +1,6 @@
 """What a version's files were when it was registered: the SHA-256 of each, in a tag of the version.
 
-The tag is in MLflow's database, not beside the files: who can write those, or a disk that fails, changes not both.
+The tag is in MLflow's database, not beside the files: who can write those, or a disk that fails, cannot change both.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ipt.weights import CheckpointError
 
 FILES = "files_sha256"  # tag of a version: JSON, the path of each file within the checkpoint and its SHA-256
 TODO = (
-    "put the files back that were registered, or use another version (`python -m pipelines.promote --rollback` names "
-    "the previous one), or register the model anew"
+    "put the files back that were registered, or use another version (`python -m pipelines.promote --rollback`), or "
+    "register the model anew"
 )
 
 

@@ -55,12 +55,14 @@ def load(
     pictures, RuntimeError where the registry has none.
     """
     version = current_version(uri) if uri.startswith(REGISTERED) else uri
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
-        source: Path | str = version
-        if version.startswith(REGISTERED):
-            source = fetch_checkpoint(version, Path(folder), lambda sentence: report("model_unchecked", note=sentence))
+        registered = version.startswith(REGISTERED)
+        source = fetch_checkpoint(version, Path(folder), notes.append) if registered else version
         model = InstructIPT.from_pretrained(source, device)
     check_canary(model, precision=precision)
+    for note in notes:  # of one that is used: a damaged one is tried again and again
+        report("model_unchecked", note=note)
     return Loaded(model, version, threads)
 
 
