@@ -297,9 +297,7 @@ def test_a_version_whose_files_changed_is_refused_everywhere(params, registry, s
             use()
     assert aliases() == {CHAMPION: 2, PREVIOUS: 1}
     (files_of(2) / "extra.bin").write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match=r"^the champion, version 2, cannot be loaded, .*extra\.bin: .* no file of this"
-    ):
+    with pytest.raises(ValueError, match=r"^the champion, version 2, cannot be loaded, .*extra\.bin: .* no file of"):
         promote(params, registry(10.0), dry_run=False)
 
 
