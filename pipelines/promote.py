@@ -62,6 +62,7 @@ def promote(params: Params, number: int | None, dry_run: bool) -> bool:
         if failed:
             print(f"promote: {_refusal(candidate, failed)}", file=sys.stderr)
             return False
+        check_registered(params, candidate)  # again: measuring took its time
         there.move(champion, candidate)
     was = f", version {champion} is {PREVIOUS} (back: {COMMAND} --rollback)" if champion else ""
     print(f"promote: version {candidate} is {params.promote.alias}{was}")
@@ -69,7 +70,10 @@ def promote(params: Params, number: int | None, dry_run: bool) -> bool:
 
 
 def roll_back(params: Params, dry_run: bool) -> None:
-    """The previous champion to champion and the other way round; the same again undoes it."""
+    """The previous champion to champion and the other way round; the same again undoes it.
+
+    Raises CheckpointError where the previous one's files are not those that were registered.
+    """
     with _registered(params) as there:
         if not dry_run:
             there.settle()
@@ -78,6 +82,7 @@ def roll_back(params: Params, dry_run: bool) -> None:
         if champion is None or previous is None:
             missing = PREVIOUS if previous is None else params.promote.alias
             raise ValueError(f"{there.model}: no version has the alias {missing}, so there is no way back")
+        check_registered(params, previous)
         if dry_run:
             print(
                 f"promote: version {previous} would be {params.promote.alias}, version {champion} {PREVIOUS} (dry run)"
@@ -102,7 +107,8 @@ def copy(params: Params, number: int | None, uri: str) -> None:
 def measure_versions(params: Params, candidate: int, champion: int | None) -> tuple[dict[str, Scorecard], list[str]]:
     """The scorecards of `candidate` and, if there is one, `champion`, and the tasks that only the champion has.
 
-    Raises ValueError for a champion that cannot be loaded: without it nothing says whether the candidate is worse.
+    Raises CheckpointError for a candidate whose files are not those that were registered, ValueError for a champion
+    that cannot be loaded: without it nothing says whether the candidate is worse.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folders = {"candidate": fetch(params, candidate, Path(temporary))}
@@ -127,6 +133,12 @@ def fetch(params: Params, number: int, folder: Path) -> Path:
     target = folder / str(number)
     target.mkdir()
     return fetch_checkpoint(f"models:/{params.register.model}/{number}", target)
+
+
+def check_registered(params: Params, number: int) -> None:
+    """Raise CheckpointError where the files of a version are not those that were registered, now."""
+    with tempfile.TemporaryDirectory() as temporary:
+        fetch(params, number, Path(temporary))
 
 
 def record(

@@ -39,7 +39,8 @@ NAME = "instruct-ipt"
 def serve_forever(settings: Settings, host: str, port: int) -> None:
     """Run the service until SIGINT or SIGTERM; requests that are inside by then are finished."""
     _check_port(host, port)
-    load(settings.model, "cpu", 0)  # what is wrong with it is told better from here than through Ray
+    # What is wrong with it is told better from here than through Ray.
+    load(settings.model, "cpu", 0, settings.precision)
     output = sys.stdout
     # On a busy machine Ray's process that speaks HTTP starts in more than the 5 seconds after which Ray kills it.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
+from pipelines.registry.integrity import FILES, check_files
 from pipelines.tracking.store import tracking
 
 
-def fetch_checkpoint(uri: str, into: Path) -> Path:
+def _to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def fetch_checkpoint(uri: str, into: Path, tell: Callable[[str], None] = _to_stderr) -> Path:
     """The checkpoint folder of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, copied below `into`.
 
-    Raises RuntimeError where the store or the version is not there, ValueError where that is none of our models.
+    `into` is nobody else's: the copy is what is checked and what is to be loaded. `tell` gets a sentence where the
+    version was registered without hashes of its files. Raises RuntimeError where the store or the version is not there,
+    ValueError where that is none of our models, CheckpointError where its files are not those that were registered.
     `InstructIPT.from_pretrained` finds this function by the entry point `ipt.models` of this package.
     """
-    with tracking("the same command again"):
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
-    return checkpoint_in(folder)
+    return checkpoint_in(fetch_model(uri, into, tell))
+
+
+def fetch_model(uri: str, into: Path, tell: Callable[[str], None] = _to_stderr) -> Path:
+    """The whole folder of a registered model, as `fetch_checkpoint`, which is in it."""
+    with tracking("the same command again") as client:
+        name, *number = map(str, get_model_name_and_version(client, uri))  # once: an alias may move between two looks
+        version = "/".join((f"models:/{name}", *number))
+        registered = client.get_model_version(name, *number).tags.get(FILES) if number else None
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version, dst_path=str(into)))
+    checkpoint = checkpoint_in(folder)
+    if registered is None:
+        tell(
+            f"{version}: registered without hashes of its files, so nothing says whether they are still the ones that "
+            "were registered; register it anew"
+        )
+    else:
+        check_files(checkpoint, registered, version)
+    return folder
 
 
 def checkpoint_in(folder: Path) -> Path:

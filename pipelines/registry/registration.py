@@ -18,6 +18,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from pipelines.common.params import Params
 from pipelines.registry.card import CARD, as_description
+from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.integrity import FILES, check_files, file_hashes
 from pipelines.tracking.store import RUN_KEY, experiment_id, log_missing, log_params, params_of, tracking, tracking_uri
 
 
@@ -65,8 +67,12 @@ class Registration:
 
 
 def register_model(what: Registration) -> dict[str, Any]:
-    """Complete the training's run (or make it, where tracking was away) and register the model as a new version."""
+    """Complete the training's run (or make it, where tracking was away) and register the model as a new version.
+
+    Its tag FILES has the SHA-256 of the checkpoint's files. Raises CheckpointError where others arrived in the store.
+    """
     settings = what.params.register
+    hashes = file_hashes(what.checkpoint)
     with tracking(what.again) as client, tempfile.TemporaryDirectory() as folder:
         ipt = shutil.copytree("ipt", Path(folder) / "ipt", ignore=shutil.ignore_patterns("released", "__pycache__"))
         experiment = experiment_id(client, settings.experiment)
@@ -89,8 +95,10 @@ def register_model(what: Registration) -> dict[str, Any]:
                     mlflow.log_artifact(str(path))
             mlflow.log_text(what.card, CARD)
             logged = _log_model(what, ipt)
+        arrived = mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=str(Path(folder) / "arrived"))
+        check_files(checkpoint_in(Path(arrived)), hashes, logged.model_uri)
         with contextlib.redirect_stderr(io.StringIO()):  # it narrates there; what goes wrong is an exception
-            version = mlflow.register_model(logged.model_uri, what.model, tags=what.tags)
+            version = mlflow.register_model(logged.model_uri, what.model, tags=what.tags | {FILES: hashes})
         client.update_model_version(what.model, version.version, as_description(what.card))
         client.set_registered_model_alias(what.model, settings.alias, version.version)
     return {

@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipelines.common.params import PREVIOUS
-from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.fetch import checkpoint_in, fetch_model
 from pipelines.registry.lease import leased
 from pipelines.tracking.store import TrackingError, experiment_id, tracking
 
@@ -122,12 +122,12 @@ def copy_version(here: Registered, number: int, uri: str, experiment: str, alias
     whether it had to be copied: a version with these weights is not copied twice.
 
     Files, description, tags, and the run with its params, last metrics and artifacts go along. Raises TrackingError
-    where the server cannot be used.
+    where the server cannot be used, CheckpointError where the files are not those that were registered.
     """
     version = here.version(number)
     there = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{here.model}/{number}", dst_path=temporary))
+        folder = fetch_model(f"models:/{here.model}/{number}", Path(temporary))
         digest = weights_digest(folder)
         try:
             same = [

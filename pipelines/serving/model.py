@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ipt.model import InstructIPT
-from pipelines.registry.fetch import current_version
+from ipt.network.precision import Precision
+from ipt.restoring.canary import check_canary
+from pipelines.registry.fetch import current_version, fetch_checkpoint
 
 REGISTERED = "models:/"
 TODO = (
@@ -37,26 +41,51 @@ class Loaded:
             self._copies.put(model)
 
 
-def load(uri: str, device: str, threads: int) -> Loaded:
+def load(
+    uri: str,
+    device: str,
+    threads: int,
+    precision: Precision = "auto",
+    report: Callable[..., None] = lambda event, **values: None,
+) -> Loaded:
     """The model of a checkpoint folder or, by `models:/NAME@ALIAS` or `models:/NAME/VERSION`, of the registry.
 
-    Raises ValueError for a folder or version that is no model, RuntimeError where the registry has none.
+    It has restored the canary picture. `report` is told of a version that was registered without hashes. Raises
+    ValueError for a folder or version that is no model or is not what was registered, CanaryError for one that spoils
+    pictures, RuntimeError where the registry has none.
     """
     version = current_version(uri) if uri.startswith(REGISTERED) else uri
-    return Loaded(InstructIPT.from_pretrained(version, device), version, threads)
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="instruct-ipt-") as folder:
+        registered = version.startswith(REGISTERED)
+        source = fetch_checkpoint(version, Path(folder), notes.append) if registered else version
+        model = InstructIPT.from_pretrained(source, device)
+    check_canary(model, precision=precision)
+    for note in notes:  # of one that is used: a damaged one is tried again and again
+        report("model_unchecked", note=note)
+    return Loaded(model, version, threads)
 
 
 class Watcher:
     """Holds the newest model in `loaded`; asks the registry every few seconds whether the alias has moved.
 
     Who has taken `loaded` keeps that version for as long as it needs it. Whatever goes wrong (a registry that is away,
-    a version that is damaged or no model of ours) leaves the one that is there; `report` is told, with an event's name,
-    details and what to do, and the alias is looked at again.
+    a version that is damaged, changed, spoils the canary picture or is no model of ours) leaves the one that is there;
+    `report` is told, with an event's name, details and what to do, and the alias is looked at again.
     """
 
-    def __init__(self, uri: str, device: str, threads: int, seconds: float, report: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        device: str,
+        threads: int,
+        seconds: float,
+        report: Callable[..., None],
+        precision: Precision = "auto",
+    ) -> None:
         self._uri, self._device, self._threads, self._report = uri, device, threads, report
-        self.loaded = load(uri, device, threads)
+        self._precision: Precision = precision
+        self.loaded = self._load(uri)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, args=(seconds,), daemon=True)
         if uri.startswith(REGISTERED) and "@" in uri:
@@ -68,6 +97,9 @@ class Watcher:
         if self._thread.is_alive():
             self._thread.join()
 
+    def _load(self, uri: str) -> Loaded:
+        return load(uri, self._device, self._threads, self._precision, self._report)
+
     def _watch(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
             self.look()
@@ -78,7 +110,7 @@ class Watcher:
         try:
             wanted = current_version(self._uri)
             if wanted != self.loaded.version:
-                self.loaded = load(wanted, self._device, self._threads)
+                self.loaded = self._load(wanted)
                 self._report("model", version=self.loaded.version)
         except Exception as error:  # a version may be anybody's and raise anything, and the watch has to go on
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -59,7 +59,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(1 if settings.device == "cpu" else torch.get_num_threads())
         self._settings, self._log, self._metrics = settings, Log(prints=settings.prints), Metrics()
-        self._watcher = Watcher(settings.model, settings.device, settings.threads, settings.watch, self._reloaded)
+        self._watcher = Watcher(
+            settings.model, settings.device, settings.threads, settings.watch, self._reloaded, settings.precision
+        )
         self._metrics.model.labels(self._watcher.loaded.version).set(1)
         self._files = ThreadPoolExecutor(_FILE_THREADS)
         self._large = ThreadPoolExecutor(1)
@@ -231,7 +233,8 @@ class Service:
         if event == "model":
             self._metrics.model.clear()
             self._metrics.model.labels(values["version"]).set(1)
-        self._metrics.reloads.labels("done" if event == "model" else "failed").inc()
+        if event != "model_unchecked":
+            self._metrics.reloads.labels("done" if event == "model" else "failed").inc()
         self._log.write(event, **values)
 
 

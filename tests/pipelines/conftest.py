@@ -46,6 +46,18 @@ def store(empty_store, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
+@pytest.fixture(scope="session")
+def flip_bit():
+    """Change one bit in the middle of a file."""
+
+    def flip(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    return flip
+
+
 class Running:
     """A service by its port and process, and the folder that it stands in."""
 

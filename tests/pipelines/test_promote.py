@@ -21,10 +21,11 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 
 from ipt import InstructIPT, restore_image
-from ipt.network.checkpoint import save_model
+from ipt.network.checkpoint import CHECKSUMS, save_model
 from ipt.network.modulation import modulated_layers
 from ipt.photos.photo import read_photo
 from ipt.pixels import to_levels
+from ipt.weights import CheckpointError
 from pipelines import promote as command
 from pipelines.common.params import PREVIOUS, Floors, load_params
 from pipelines.common.stage import run
@@ -34,7 +35,8 @@ from pipelines.promotion.gate import LACKS
 from pipelines.promotion.measure import measure
 from pipelines.registry import lease
 from pipelines.registry.card import MEASURED
-from pipelines.registry.fetch import checkpoint_in
+from pipelines.registry.fetch import checkpoint_in, fetch_checkpoint
+from pipelines.registry.integrity import FILES, file_hashes
 from pipelines.registry.lease import LASTS, leased
 from pipelines.registry.versions import MOVE, WEIGHTS, Registered, registered
 from pipelines.tracking.store import tracking
@@ -104,7 +106,7 @@ def brighten(config, levels: float, worse: str | None = None) -> InstructIPT:
     return model
 
 
-def register(folder: Path, model: InstructIPT) -> int:
+def register(folder: Path, model: InstructIPT, hashed: bool = True) -> int:
     """A model as a version in the store; its folder has what promotion reads of one that MLflow wrote."""
     with tracking("test") as client:
         experiment = client.get_experiment_by_name("some")
@@ -122,7 +124,8 @@ def register(folder: Path, model: InstructIPT) -> int:
         )
         if not client.search_registered_models():
             client.create_registered_model(NAME)
-        version = client.create_model_version(NAME, files.as_uri(), run.info.run_id, description="old")
+        tags = {FILES: file_hashes(files / "artifacts" / "checkpoint")} if hashed else {}
+        version = client.create_model_version(NAME, files.as_uri(), run.info.run_id, tags, description="old")
         client.set_registered_model_alias(NAME, CANDIDATE, version.version)
         return int(version.version)
 
@@ -140,6 +143,11 @@ def version(number: int):
 def artifact(number: int, path: str) -> str:
     with tracking("test") as client:
         return Path(client.download_artifacts(version(number).run_id, path)).read_text()
+
+
+def files_of(number: int) -> Path:
+    """The checkpoint of a version in the store itself, to spoil it there."""
+    return checkpoint_in(Path(download_artifacts(f"models:/{NAME}/{number}")))
 
 
 def test_the_first_by_the_floors_then_never_a_worse_one_and_the_way_back(params, registry, capsys):
@@ -212,7 +220,7 @@ def test_a_dry_run_says_the_same_and_keeps_nothing(params, registry, capsys):
     registry(0.0)
     assert not promote(params, None, dry_run=True)
     assert "version 2 is refused: psnr/denoise, psnr/derain, psnr/mean (dry run)" in capsys.readouterr().out
-    assert version(2).tags == {}
+    assert version(2).tags.keys() == {FILES}
     promote(params, registry(10.0), dry_run=False)
     capsys.readouterr()
     roll_back(params, dry_run=True)
@@ -255,7 +263,7 @@ def test_a_champion_that_cannot_be_loaded_stops_it(params, registry):
     registry(5.0)
     promote(params, None, dry_run=False)
     registry(10.0)
-    weights = checkpoint_in(Path(download_artifacts(f"models:/{NAME}/1"))) / "model.safetensors"
+    weights = files_of(1) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"^the champion, version 1, cannot be loaded, .*--rollback"):
         promote(params, None, dry_run=False)
@@ -263,6 +271,54 @@ def test_a_champion_that_cannot_be_loaded_stops_it(params, registry):
     shutil.rmtree(weights.parent)
     with pytest.raises(ValueError, match=r"^the champion, version 1, cannot be loaded"):
         promote(params, None, dry_run=False)
+
+
+def test_a_version_whose_files_changed_is_refused_everywhere(params, registry, store, flip_bit):
+    for number in (1, 2):
+        registry(10.0)
+        with registered(NAME, CHAMPION, "test") as there:
+            there.move(number - 1 or None, number)
+    copied = fetch_checkpoint(f"models:/{NAME}/1", store / "copied")
+    flip_bit(files_of(1) / "model.safetensors")
+    InstructIPT.from_pretrained(copied)  # what was checked and is loaded is a copy that nobody else has
+    (files_of(1) / CHECKSUMS).unlink()  # which would have told it, but is beside what it tells of
+    told = (
+        rf"models:/{NAME}/1: SHA256SUMS: missing, registered with SHA-256 [0-9a-f]{{12}}\.\.\.; "
+        r"model\.safetensors: its SHA-256 is [0-9a-f]{12}\.\.\., registered was [0-9a-f]{12}\.\.\.: damaged"
+    )
+    for use in (
+        lambda: promote(params, 1, dry_run=True),
+        lambda: roll_back(params, dry_run=True),
+        lambda: roll_back(params, dry_run=False),
+        lambda: copy(params, 1, f"sqlite:///{store / 'mlflow.db'}"),
+        lambda: InstructIPT.from_pretrained(f"models:/{NAME}@{PREVIOUS}"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            use()
+    assert aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    (files_of(2) / "extra.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"^the champion, version 2, cannot be loaded, .*extra\.bin: .* no file of"):
+        promote(params, registry(10.0), dry_run=False)
+
+
+def test_a_version_that_changes_while_it_is_measured_is_not_promoted(params, registry, flip_bit, monkeypatch):
+    registry(10.0)
+
+    def measure_and_change(*arguments):
+        flip_bit(files_of(1) / "model.safetensors")
+        return measure(*arguments)
+
+    monkeypatch.setattr(command, "measure", measure_and_change)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* damaged or changed"):
+        promote(params, None, dry_run=False)
+    assert aliases() == {}
+
+
+def test_a_version_without_hashes_is_promoted_with_a_sentence(params, registry, store, make_config, capsys):
+    register(store, brighten(make_config(tasks=TASKS, layers=("head",)), 10.0), hashed=False)
+    assert promote(params, None, dry_run=False)
+    assert f"models:/{NAME}/1: registered without hashes of its files, " in capsys.readouterr().err
+    assert aliases() == {CHAMPION: 1}
 
 
 def test_what_is_not_there_is_named(params, store, registry):

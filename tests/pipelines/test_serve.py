@@ -210,7 +210,8 @@ def test_the_log_is_json_without_pictures(running):
     assert_well(running)
     time.sleep(1)
     lines = [json.loads(line) for line in (running.folder / "log.jsonl").read_text().splitlines()]
-    assert {"restore", "model"} == {line["event"] for line in lines}
+    assert {"restore", "model", "model_unchecked"} == {line["event"] for line in lines}
+    assert lines[0]["note"].startswith("models:/ipt/1: registered without hashes of its files, ")
     assert lines[-1]["status"] == 200
     assert lines[-1]["tasks"] == ["deblur"]
     assert max(len(json.dumps(line)) for line in lines) < 1000

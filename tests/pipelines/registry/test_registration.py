@@ -1,5 +1,6 @@
 """A registered model fetched for `ipt --model models:/...`, from a real MLflow on SQLite."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import torch
 
 from ipt import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.weights import CheckpointError
 from pipelines.common.params import load_params
 from pipelines.registry import registration as registry
-from pipelines.registry.fetch import fetch_checkpoint
+from pipelines.registry.fetch import checkpoint_in, fetch_checkpoint
+from pipelines.registry.integrity import FILES
 from pipelines.tracking.store import experiment_id, tracking
 
 pytestmark = pytest.mark.slow
@@ -70,6 +73,8 @@ def test_each_versions_page_has_its_own_metrics_with_the_data_they_are_of(store,
     assert first["run"] == again["run"]
     derain, pairs = ("shards/derain", "a" * 32 + ".dir"), ("real_pairs/rain100l", "b" * 32 + ".dir")
     with tracking("test") as client:
+        names = {path.name for path in (store / "model").iterdir()}
+        assert json.loads(client.get_model_version("ipt", "1").tags[FILES]).keys() == names
         for number, psnr in ((1, 30.0), (2, 20.0)):
             logged = client.get_logged_model(Path(client.get_model_version("ipt", str(number)).source).name)
             assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in logged.metrics} == {
@@ -85,3 +90,20 @@ def test_each_versions_page_has_its_own_metrics_with_the_data_they_are_of(store,
     }
     assert len(inputs) == 2
     assert {mlflow.data.get_source(i.dataset).uri for i in inputs} == {"data/shards/derain", "data/real_pairs/rain100l"}
+
+
+def test_what_arrived_otherwise_than_it_was_sent_is_no_version(store, make_config, flip_bit, monkeypatch):
+    save_model(InstructIPT(make_config()), store / "model")
+    Path("ipt").symlink_to(ROOT / "ipt")
+    log = registry._log_model
+
+    def log_badly(*arguments):
+        logged = log(*arguments)
+        flip_bit(checkpoint_in(Path(mlflow.artifacts.download_artifacts(logged.model_uri))) / "model.safetensors")
+        return logged
+
+    monkeypatch.setattr(registry, "_log_model", log_badly)
+    with pytest.raises(CheckpointError, match=r"^models:/m-.*: model\.safetensors: .* damaged or changed"):
+        registry.register_model(registration(store / "model", None, 30.0))
+    with tracking("test") as client:
+        assert not client.search_registered_models()

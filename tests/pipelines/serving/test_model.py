@@ -1,5 +1,6 @@
-"""A watched alias in a real registry: good versions, a store that is away, and versions that are none of ours."""
+"""A watched alias in a real registry: good versions, a store that is away, changed files, and what is none of ours."""
 
+import copy
 import queue
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from ipt.model import InstructIPT
-from ipt.network.checkpoint import save_model
+from ipt.network.checkpoint import CHECKSUMS, save_model
+from ipt.restoring.canary import CanaryError
 from ipt.restoring.restore import restore_tasks
-from pipelines.serving.model import Watcher
+from pipelines.registry.integrity import FILES, file_hashes
+from pipelines.serving.model import Watcher, load
 from pipelines.tracking.store import tracking
 
 ALIAS, OURS = "models:/m@champion", "flavors: {python_function: {artifacts: {checkpoint: {path: checkpoint}}}}\n"
@@ -33,7 +36,7 @@ class Registry:
         with tracking("test") as client:
             client.create_registered_model("m")
 
-    def add(self, mlmodel: str | None, model: InstructIPT | None = None) -> str:
+    def add(self, mlmodel: str | None, model: InstructIPT | None = None, hashed: bool = True) -> str:
         """A version that the alias names at once; returns its URI."""
         self.count += 1
         files = self.folder / f"files-{self.count}"
@@ -44,7 +47,8 @@ class Registry:
         if model is not None:
             save_model(model, files / "checkpoint")
         with tracking("test") as client:
-            number = client.create_model_version("m", files.as_uri()).version
+            tags = {FILES: file_hashes(files / "checkpoint")} if hashed else {}
+            number = client.create_model_version("m", files.as_uri(), tags=tags).version
             client.set_registered_model_alias("m", "champion", number)
         return f"models:/m/{number}"
 
@@ -117,3 +121,51 @@ def test_a_failure_that_nobody_thought_of_is_told_too(request, registry, good, m
             assert (event, values["kept"], values["error"]) == ("model_failed", first, "KeyError: 'weights'")
     while events.get(timeout=20)[0] != "model":
         assert watcher.loaded.version == first
+
+
+def test_versions_that_spoil_pictures_or_changed_are_told_and_a_later_good_one_is_served(
+    request, registry, good, flip_bit
+):
+    first, events = registry.add(OURS, good[0]), []
+    watcher = Watcher(ALIAS, "cpu", 1, 1000.0, lambda event, **values: events.append((event, values)))
+    request.addfinalizer(watcher.end)
+    black = copy.deepcopy(good[1])
+    black.backbone.head.bias.data.fill_(-9.0)
+    registry.add(OURS, black)
+    watcher.look()
+    changed = registry.add(OURS, good[1])
+    checkpoint = registry.folder / "files-3" / "checkpoint"
+    flip_bit(checkpoint / "model.safetensors")
+    (checkpoint / CHECKSUMS).unlink()
+    watcher.look()
+    assert watcher.loaded.version == first
+    assert [event for event, _ in events] == ["model_failed"] * 2
+    assert events[0][1]["error"].startswith("CanaryError: canary: denoise: the restored picture shows nothing")
+    told = f"CheckpointError: {changed}: SHA256SUMS: missing, registered with SHA-256 "
+    assert events[1][1]["error"].startswith(told)
+    assert "; model.safetensors: its SHA-256 is " in events[1][1]["error"]
+    last = registry.add(OURS, good[1])
+    watcher.look()
+    assert (watcher.loaded.version, events[2:]) == (last, [("model", {"version": last})])
+
+
+def test_a_version_without_hashes_is_served_with_a_sentence(request, registry, good):
+    events = []
+    for number in (1, 2):
+        added = registry.add(OURS, good[0], hashed=False)
+        if number == 1:
+            watcher = Watcher(ALIAS, "cpu", 1, 1000.0, lambda event, **values: events.append((event, values)))
+            request.addfinalizer(watcher.end)
+        watcher.look()
+        assert watcher.loaded.version == added
+    assert [event for event, _ in events] == ["model_unchecked", "model_unchecked", "model"]
+    for number in (1, 2):
+        assert events[number - 1][1]["note"].startswith(f"models:/m/{number}: registered without hashes of its files, ")
+
+
+def test_a_service_does_not_start_with_what_spoils_pictures(registry, good):
+    good[0].backbone.head.bias.data.fill_(9.0)
+    good[0].save_pretrained(registry.folder / "white")
+    for model in (str(registry.folder / "white"), registry.add(OURS, good[0])):
+        with pytest.raises(CanaryError, match="shows nothing"):
+            load(model, "cpu", 1)
