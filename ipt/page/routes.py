@@ -1,7 +1,6 @@
 """What every service of the page has: its files, its words for what goes wrong, and what OpenAPI says of its routes."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
-import json
 from collections.abc import Callable, Coroutine
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ipt.model import InstructIPT
 from ipt.page.answers import refused
 from ipt.page.pictures import Look
+from ipt.page.progress import PROGRESS
 from ipt.page.requests import RequestError
 from ipt.photos.images import FORMATS, READ_ONLY
 from ipt.restoring.restore import STRENGTHS
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.responses import Response
 
-PROGRESS = "application/vnd.instruct-ipt.progress"
 MISTAKE = "the service made a mistake; its log has the reason"
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PICTURE = {
@@ -142,14 +141,3 @@ def look_answer(look: Look) -> "Response":
     facts = {name: str(getattr(look, name)) for name in ("width", "height", "format", "bits")}
     facts["shown"] = "file" if look.shows_file else "preview"  # of which all pixels can be seen
     return Response(content, media_type=kind, headers={f"X-{name}": fact for name, fact in facts.items()})
-
-
-def line(values: dict[str, Any]) -> bytes:
-    """A line of an answer of PROGRESS."""
-    return json.dumps(values).encode() + b"\n"
-
-
-def last_pieces(told: dict[str, Any], files: dict[str, tuple[bytes, str]]) -> list[bytes]:
-    """The end of an answer of PROGRESS: what was done, and files with their media types."""
-    listed = [{"name": name, "type": kind, "bytes": len(content)} for name, (content, kind) in files.items()]
-    return [line({"done": told | {"files": listed}}), *(content for content, _ in files.values())]

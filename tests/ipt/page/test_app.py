@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from ipt.page.guard import HEADERS
-from ipt.page.routes import PROGRESS
+from ipt.page.progress import PROGRESS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration, restore_image
 
@@ -119,8 +119,8 @@ def test_what_is_not_written_comes_back_as_jpeg_also_where_nothing_was_done(clie
 
 
 def test_progress_by_tile_then_the_files(client, model, encoded, monkeypatch):
-    monkeypatch.setattr("ipt.page.jobs.affordable_tile", lambda *_: 100)
-    monkeypatch.setattr("ipt.page.app._LOOKS", 0.001)
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
+    monkeypatch.setattr("ipt.page.progress.LOOKS", 0.001)
     image = encoded(size=(300, 200))
     answer = restore(client, image, {"Accept": PROGRESS}, task="derain")
     assert answer.headers["content-type"] == PROGRESS

@@ -188,7 +188,7 @@ def test_what_is_no_picture_is_said_beside_it_and_the_others_go_on(open_page, tm
 
 
 def test_a_large_picture_with_progress_and_at_actual_size(open_page, monkeypatch):
-    monkeypatch.setattr("ipt.page.jobs.affordable_tile", lambda *_: 1536)  # as the default run's model gets
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 1536)  # as the default run's model gets
     page = open_page(360, 740)
     page.locator("#files").set_input_files(
         {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": photograph(size=(6000, 4000))}
