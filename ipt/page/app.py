@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Collection
 from typing import TYPE_CHECKING, Any
 
 from ipt.page.answers import picture_answer, tell
+from ipt.page.description import ABOUT, LOOK, RESTORE
 from ipt.page.guard import Guard
 from ipt.page.jobs import Job, Outcome, Workshop
 from ipt.page.progress import LOOKS, PROGRESS, how_far, last_pieces, line, lines_until, progress_answer
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
-from ipt.page.routes import LOOK, MISTAKE, RESTORE, about, look_answer, new_app
+from ipt.page.routes import MISTAKE, about, look_answer, new_app
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,7 +33,7 @@ def create_app(workshop: Workshop, model: str, max_body: int, names: Collection[
     app = new_app()
     app.add_middleware(Guard, names=names)
 
-    @app.get("/about", summary="The model, its tasks and the limits")
+    @app.get("/about", **ABOUT)
     async def answer_about() -> dict[str, Any]:
         return about(workshop.model, model, max_body, workshop.max_pixels)
 

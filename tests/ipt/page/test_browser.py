@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 import socket
 import threading
 import time
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from browsers import chromium, needs_browser
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from ipt.model import InstructIPT
 from ipt.page.app import create_app
@@ -21,12 +21,7 @@ from ipt.page.jobs import Workshop
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import restore_image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: the page is not tested; apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 DROP = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
     const carried = new DataTransfer();
@@ -61,10 +56,8 @@ def service(model):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
