@@ -6,7 +6,7 @@ RELEASE ?= ../instruct-ipt-release
 # BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
 PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow lint pins audit schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -73,8 +73,11 @@ bench-diffusion: $(INSTALLED)  ## biases by noise level beside a plain diffusion
 bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
 	$(BIN)/python -m benchmarks.restoring
 
-bench-serve: $(INSTALLED)  ## the service with 8 clients beside one request at a time: seconds, errors, memory
-	$(BIN)/python -m benchmarks.serving
+bench-serve: $(INSTALLED)  ## the service with 8 clients beside one request at a time: seconds, errors, memory; make bench-serve ARGS="--against COMMIT"
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-hostile: $(INSTALLED)  ## the service with 8 clients while hostile files arrive: failed, p99, memory
+	$(BIN)/python -m benchmarks.hostile_serving $(ARGS)
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task

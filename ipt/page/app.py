@@ -3,20 +3,21 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import TYPE_CHECKING, Any
 
 from ipt.page.answers import picture_answer, tell
+from ipt.page.description import ABOUT, LOOK, RESTORE
 from ipt.page.guard import Guard
 from ipt.page.jobs import Job, Outcome, Workshop
+from ipt.page.progress import LOOKS, PROGRESS, how_far, last_pieces, line, lines_until, progress_answer
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
-from ipt.page.routes import LOOK, MISTAKE, PROGRESS, RESTORE, about, last_pieces, line, look_answer, new_app
+from ipt.page.routes import MISTAKE, about, look_answer, new_app
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
 
-_LOOKS = 0.1  # seconds between two looks at how far a job is
 _GONE = 499  # the status of a request whose sender does not wait for the answer
 _BODY_SECONDS = 600.0
 
@@ -27,12 +28,12 @@ def create_app(workshop: Workshop, model: str, max_body: int, names: Collection[
     It answers to addresses, localhost and `names` (`ipt.page.guard`).
     """
     from starlette.requests import Request
-    from starlette.responses import Response, StreamingResponse
+    from starlette.responses import Response
 
     app = new_app()
     app.add_middleware(Guard, names=names)
 
-    @app.get("/about", summary="The model, its tasks and the limits")
+    @app.get("/about", **ABOUT)
     async def answer_about() -> dict[str, Any]:
         return about(workshop.model, model, max_body, workshop.max_pixels)
 
@@ -46,7 +47,7 @@ def create_app(workshop: Workshop, model: str, max_body: int, names: Collection[
         order = await _read(request, max_body)
         check_order(workshop.model, order)
         if PROGRESS in request.headers.get("accept", ""):
-            return StreamingResponse(_progress(workshop, Job(order, True), model), media_type=PROGRESS)
+            return progress_answer(_progress(workshop, Job(order, True), model))
         outcome = await _outcome(workshop, Job(order), request)
         if outcome is None:
             return Response(status_code=_GONE)
@@ -62,31 +63,24 @@ async def _read(request: "Request", max_body: int) -> Order:
 async def _outcome(workshop: Workshop, job: Job, request: "Request") -> Outcome | None:
     """What becomes of a job; None, and the job is given up, where its sender has gone."""
     with workshop.submit(job) as future:
-        while not (await asyncio.wait({future}, timeout=_LOOKS))[0]:
+        while not (await asyncio.wait({future}, timeout=LOOKS))[0]:
             job.check()  # its last tile may take longer than a service that stops has time
             if await request.is_disconnected():
                 return None
         return future.result()
 
 
-async def _progress(workshop: Workshop, job: Job, model: str) -> AsyncIterator[bytes]:
+async def _progress(workshop: Workshop, job: Job, model: str) -> AsyncGenerator[bytes]:
     """Lines of JSON while a job goes on, then what became of it; a sender that goes ends this, and so the job."""
+
+    def look() -> dict[str, Any] | None:
+        return None if job.cancelled.is_set() else how_far(job, workshop.ahead(job))
+
     with workshop.submit(job) as future:
-        last: dict[str, Any] = {}
-        while not (future.done() or job.cancelled.is_set()):
-            now = _how_far(workshop, job)
-            if now != last:
-                yield line(now)
-            last = now
-            await asyncio.wait({future}, timeout=_LOOKS)
+        async for told in lines_until(future, look):
+            yield told
         for piece in _ending(job, future, model):
             yield piece
-
-
-def _how_far(workshop: Workshop, job: Job) -> dict[str, Any]:
-    if job.tile:
-        return {"tile": job.tile, "tiles": job.tiles, "tasks": job.plan.tasks if job.plan else ()}
-    return {"waiting": workshop.ahead(job)}
 
 
 def _ending(job: Job, future: asyncio.Future[Outcome], model: str) -> list[bytes]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,36 +14,27 @@ from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.page.answers import mime
 from ipt.page.pictures import Look, look, preview, read_picture
+from ipt.page.progress import Steps
 from ipt.page.requests import Order, RequestError
 from ipt.photos.images import MAX_PIXELS
 from ipt.photos.photo import Photo, restored_file
-from ipt.restoring.memory import affordable_tile, out_of_memory
+from ipt.restoring.memory import out_of_memory
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
-from ipt.restoring.tiles import spans
 
 _NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
 
 
 @dataclass(eq=False)
-class Job:
-    """An order and how far it is; `tile` of `tiles` is at work from 1 on, both are 0 before that."""
+class Job(Steps):
+    """An order and how far it is."""
 
     order: Order
     with_preview: bool = False
-    plan: Plan | None = None
-    tile: int = 0
-    tiles: int = 0
-    cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def check(self) -> None:
         """Raise a RequestError where nobody waits any more, or nobody may."""
         if self.cancelled.is_set():
             raise RequestError(503, "the picture was given up, because the service is stopping")
-
-    def begin_tile(self) -> None:
-        """Count a tile, before its work."""
-        self.check()
-        self.tile += 1
 
 
 @dataclass(frozen=True)
@@ -114,12 +103,7 @@ class Workshop:
     def _restore_photo(self, job: Job, photo: Photo) -> Outcome:
         order, model = job.order, self.model
         plan = plan_restoration(model, photo.levels, task=order.task, instruction=order.instruction)
-        reach = model.backbone.reach * len(plan.tasks)
-        side = affordable_tile(model.config, reach, next(model.parameters()).device)
-        rows, columns = (
-            len(spans(length, side, reach, model.config.size_multiple)) for length in photo.levels.shape[:2]
-        )
-        job.tiles, job.plan = rows * columns, plan
+        side = job.begin(model, photo.levels, plan)
         restored = restore_tasks(
             model,
             photo.levels,

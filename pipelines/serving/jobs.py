@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
+from ipt.page.progress import Steps
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.mixed import restore_mixed
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
@@ -18,13 +18,9 @@ from pipelines.serving.model import Loaded
 SMALL = 512  # pixels; a picture with no longer side waits for others to make a batch
 
 
-class AbandonedError(Exception):
-    """Nobody waits for this picture any more."""
-
-
 @dataclasses.dataclass(eq=False)
-class Job:
-    """A picture (H, W, 3) uint8 or uint16, what is asked for, and the model that will do it."""
+class Job(Steps):
+    """A picture (H, W, 3) uint8 or uint16, what is asked for, the model that will do it, and how far it is."""
 
     loaded: Loaded
     levels: np.ndarray
@@ -32,16 +28,10 @@ class Job:
     instruction: str | None = None
     strength: float = 1.0
     precision: Precision = "auto"
-    cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def is_small(self) -> bool:
         """Whether it can go into a batch."""
         return max(self.levels.shape[:2]) <= SMALL
-
-    def check(self) -> None:
-        """Raise AbandonedError where nobody waits any more."""
-        if self.cancelled.is_set():
-            raise AbandonedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +45,7 @@ class Outcome:
 
 def restore_alone(model: InstructIPT, job: Job) -> Outcome:
     """Restore one picture of any size as the library does; AbandonedError ends it between two tiles."""
-    job.check()
-    plan = plan_restoration(model, job.levels, task=job.task, instruction=job.instruction)
-    restored = restore_tasks(
-        model, job.levels, plan.tasks, strength=job.strength, precision=job.precision, before_tile=job.check
-    )
-    return Outcome(restored, plan, 1)
+    return _restore_planned(model, job, _plan(model, job))
 
 
 def restore_jobs(jobs: Sequence[Job]) -> list[Outcome | Exception]:
@@ -97,13 +82,24 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
-    restored = restore_tasks(model, job.levels, plan.tasks, strength=job.strength, precision=job.precision)
+    side = job.begin(model, job.levels, plan)
+    restored = restore_tasks(
+        model,
+        job.levels,
+        plan.tasks,
+        strength=job.strength,
+        tile=side,
+        precision=job.precision,
+        before_tile=job.begin_tile,
+    )
     return Outcome(restored, plan, 1)
 
 
 def _restore_together(
     model: InstructIPT, jobs: Sequence[Job], plans: dict[Job, Plan]
 ) -> dict[Job, Outcome | Exception]:
+    for job in jobs:
+        job.plan, job.tile, job.tiles = plans[job], 1, 1
     levels, tasks = [job.levels for job in jobs], [plans[job].tasks[0] for job in jobs]
     restored = _attempt(restore_mixed, model, levels, tasks, strength=jobs[0].strength, precision=jobs[0].precision)
     if isinstance(restored, Exception):

@@ -5,11 +5,20 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from ipt.page.description import ABOUT, LOOK, RESTORE, refusals
 from ipt.page.guard import Guard
-from ipt.page.routes import LOOK, RESTORE, look_answer, new_app
+from ipt.page.routes import look_answer, new_app
 from pipelines.serving.service import Service
+
+_TOKEN = "A token is asked for, and this is not it."
+_MORE = refusals({401: _TOKEN, 429: "As many requests as there is room for are inside.", 504: "Not done in time."})
+
+
+def _with_more(route: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a route of the page, and how this service refuses beside that."""
+    return route | {"responses": route["responses"] | _MORE}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -17,27 +26,38 @@ def create_app(service: Service) -> FastAPI:
     app = new_app()
     app.add_middleware(Guard, names=None)  # the names that a proxy has for it are not known here
 
-    @app.get("/about", summary="The model, its tasks and the limits")
+    @app.get("/about", **ABOUT)
     async def answer_about() -> dict[str, Any]:
         return service.about()
 
-    @app.post("/look", **LOOK, response_class=Response)
+    @app.post("/look", **_with_more(LOOK), response_class=Response)
     async def answer_look(request: Request) -> Response:
         return look_answer(await service.look(request))
 
-    @app.post("/restore", **RESTORE, response_class=Response)
+    @app.post("/restore", **_with_more(RESTORE), response_class=Response)
     async def answer_restore(request: Request) -> Response:
         return await service.restore(request)
 
-    @app.get("/healthz", summary="The service lives")
+    @app.get("/healthz", operation_id="healthz", summary="The service lives")
     async def answer_health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="The service has a model and room in its queue; 503 where it has not")
+    @app.get(
+        "/readyz",
+        operation_id="readyz",
+        summary="The service has a model and room in its queue",
+        responses=refusals({503: "It has not, or is stopping."}),
+    )
     async def answer_ready() -> dict[str, str]:
         return service.ready()
 
-    @app.get("/metrics", summary="For Prometheus", response_class=Response)
+    @app.get(
+        "/metrics",
+        operation_id="metrics",
+        summary="For Prometheus",
+        response_class=PlainTextResponse,
+        responses=refusals({401: _TOKEN}),
+    )
     async def answer_metrics(request: Request) -> Response:
         return Response(service.metrics(request), media_type="text/plain; version=0.0.4")
 

@@ -21,12 +21,14 @@ from starlette.responses import Response
 from ipt.network.precision import Precision
 from ipt.page.answers import mime, picture_answer, refused, tell
 from ipt.page.pictures import Look, look, preview, read_picture
+from ipt.page.progress import PROGRESS, last_pieces
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
-from ipt.page.routes import MISTAKE, PROGRESS, about, last_pieces
+from ipt.page.routes import MISTAKE, about
 from ipt.photos.photo import restored_file
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
+from pipelines.serving.progress import Pending, told
 from pipelines.serving.senders import Senders
 
 _FILE_THREADS = 2  # that decode and encode
@@ -69,6 +71,7 @@ class Service:
         self._batched = self._make_batched()
         self._senders = Senders(settings.queue)
         self._metrics.senders.set_function(self._senders.__len__)
+        self._jobs: list[Job] = []  # that wait for the network or are at work, in the order they came
         self._waiting, self._stopping = 0, False
 
     def _make_batched(self):
@@ -135,12 +138,23 @@ class Service:
             self._metrics.waiting.set(self._waiting)
 
     async def restore(self, request: Request) -> Response:
-        """Answer POST /restore; whatever happens inside becomes an answer, a number and a line of the log."""
+        """Answer POST /restore, where the request accepts PROGRESS as lines of how far it is."""
+        if PROGRESS in request.headers.get("accept", ""):
+            return await told(lambda pending: self._answer(request, pending), self._ahead)
+        return await self._answer(request, Pending())
+
+    def _ahead(self, job: Job) -> int:
+        """How many came before a picture to where it is now, as long as it is not done."""
+        here = [other for other in self._jobs if other.is_small() == job.is_small()]
+        return here.index(job) if job in here else 0
+
+    async def _answer(self, request: Request, pending: Pending) -> Response:
+        """An answer to POST /restore; whatever happens inside becomes one, a number and a line of the log."""
         started = time.perf_counter()
         seen: dict[str, object] = {}
         try:
             async with self._admitted(request) as order:
-                response = await self._restore(request, order, started, seen)
+                response = await self._restore(request, order, pending, started, seen)
         except RequestError as refusal:
             seen["error"] = str(refusal)
             response = refused(refusal)
@@ -152,25 +166,24 @@ class Service:
         self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)
         return response
 
-    async def _restore(self, request: Request, order: Order, started: float, seen: dict) -> Response:
+    async def _restore(self, request: Request, order: Order, pending: Pending, started: float, seen: dict) -> Response:
         settings = self._settings
         seen["bytes"] = len(order.image)
-        job_of = _Pending()
         try:
             async with asyncio.timeout(settings.timeout):
-                photo, outcome, content, version = await self._work(order, job_of, seen)
+                photo, outcome, content, version = await self._work(order, pending, seen)
         except TimeoutError:
             raise RequestError(504, f"not done after {settings.timeout:g} seconds; send a smaller picture") from None
         finally:
-            job_of.cancel()  # where nobody waits any more
+            pending.cancel()  # where nobody waits any more
         self._metrics.count(time.perf_counter() - started, outcome.restored, outcome.plan.tasks, outcome.batch)
-        told = tell(outcome.plan, version)
-        seen |= {"tasks": told["tasks"], "by": told["by"], "batch": outcome.batch, "model": told["model"]}
+        done = tell(outcome.plan, version)
+        seen |= {"tasks": done["tasks"], "by": done["by"], "batch": outcome.batch, "model": done["model"]}
         if PROGRESS not in request.headers.get("accept", ""):
-            return picture_answer(request, content, mime(photo), told)
+            return picture_answer(request, content, mime(photo), done)
         shown = await asyncio.get_running_loop().run_in_executor(self._files, preview, photo, outcome.restored)
-        told["unchanged"] = content is order.image
-        pieces = last_pieces(told, {"restored": (content, mime(photo)), "preview": shown})
+        done["unchanged"] = content is order.image
+        pieces = last_pieces(done, {"restored": (content, mime(photo)), "preview": shown})
         return Response(b"".join(pieces), media_type=PROGRESS)
 
     @asynccontextmanager
@@ -196,16 +209,18 @@ class Service:
         if self._waiting >= self._settings.queue:
             raise RequestError(429, f"{self._settings.queue} requests are waiting already; try again later")
 
-    async def _work(self, order: Order, pending: _Pending, seen: dict) -> tuple:
+    async def _work(self, order: Order, pending: Pending, seen: dict) -> tuple:
         """Decode, restore and encode; returns the photo, the outcome, the file's bytes and the model's version."""
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
         check_order(loaded.model, order)
+        pending.accepted.set()
         photo = await loop.run_in_executor(self._files, read_picture, order.image, self._settings.max_pixels)
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
         job = pending.job = Job(
             loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision
         )
+        self._jobs.append(job)
         try:
             if job.is_small():
                 outcome = await self._batched(job)
@@ -215,6 +230,8 @@ class Service:
                 outcome = await loop.run_in_executor(self._large, restore_alone, loaded.model, job)
         except ValueError as error:  # what only reading the instruction shows
             raise RequestError(400, str(error)) from error
+        finally:
+            self._jobs.remove(job)
         unchanged = not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels)
         content = await loop.run_in_executor(
             self._files, restored_file, photo, outcome.restored, order.image, unchanged
@@ -236,13 +253,3 @@ class Service:
         if event != "model_unchecked":
             self._metrics.reloads.labels("done" if event == "model" else "failed").inc()
         self._log.write(event, **values)
-
-
-class _Pending:
-    """The job of a request, once it is there."""
-
-    job: Job | None = None
-
-    def cancel(self) -> None:
-        if self.job:
-            self.job.cancelled.set()

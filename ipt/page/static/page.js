@@ -311,7 +311,7 @@ try {
   document.querySelector(".chips").append(...limits.tasks.map(chip));
   $("known").textContent = `It knows ${limits.tasks.map(words.noun).join(", ")}. One picture or many, of any size.`;
   $("files").accept = limits.suffixes.join(",");
-  $("accepted").textContent = `${limits.suffixes.map((suffix) => suffix.slice(1).toUpperCase()).join(", ")}; or paste one.`;
+  $("accepted").textContent = `${words.kinds(limits.suffixes)}; or paste one.`;
 } catch (error) {
   $("problem").textContent = error.message;
 }

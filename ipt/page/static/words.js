@@ -39,6 +39,10 @@ export function facts({ width, height, format, bits }) {
   return `${width} × ${height}${size}, ${format}${bits > 8 ? `, ${bits} bits` : ""}`;
 }
 
+// Of a kind that has two suffixes only the longer one; of HEIC and HEIF the one that people know.
+export const kinds = (suffixes) =>
+  suffixes.filter((suffix) => ![".jpg", ".tif", ".heif"].includes(suffix)).map((suffix) => suffix.slice(1).toUpperCase()).join(", ");
+
 export function promise(host) {
   const here = ["localhost", "127.0.0.1", "[::1]"].includes(host);
   return here

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,8 @@ from starlette.testclient import TestClient
 
 from ipt.page import routes
 from ipt.page.guard import HEADERS
-from ipt.page.routes import PROGRESS
+from ipt.page.progress import PROGRESS
+from ipt.page.requests import FIELDS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration, restore_image
 
@@ -77,10 +79,23 @@ def test_openapi_describes_the_fields_and_no_page_shows_it(client):
     described = client.get("/openapi.json").json()
     body = described["paths"]["/restore"]["post"]["requestBody"]["content"]
     for kind in ("multipart/form-data", "application/json"):
-        assert set(body[kind]["schema"]["properties"]) == {"image", "task", "instruction", "strength"}
+        schema = described["components"]["schemas"][body[kind]["schema"]["$ref"].rpartition("/")[2]]
+        assert (schema["properties"].keys(), schema["required"]) == (set(FIELDS), ["image"])
     assert "422" in described["paths"]["/look"]["post"]["responses"]
     for path in ("/docs", "/redoc"):
         assert client.get(path).status_code == 404
+
+
+def test_answers_are_as_openapi_describes_them(client, encoded):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    body = {"image": base64.b64encode(encoded()).decode(), "task": "derain"}
+    answers = {
+        "About": client.get("/about"),
+        "Restored": client.post("/restore", json=body, headers={"Accept": "application/json"}),
+        "Error": client.post("/restore", json={}),
+    }
+    for name, answer in answers.items():
+        jsonschema.validate(answer.json(), schemas[name] | {"additionalProperties": False})
 
 
 def test_a_form_gets_the_pixels_of_the_library_in_the_format_that_came(client, model, encoded):
@@ -130,8 +145,8 @@ def test_what_is_not_written_comes_back_as_jpeg_also_where_nothing_was_done(clie
 
 
 def test_progress_by_tile_then_the_files(client, model, encoded, monkeypatch):
-    monkeypatch.setattr("ipt.page.jobs.affordable_tile", lambda *_: 100)
-    monkeypatch.setattr("ipt.page.app._LOOKS", 0.001)
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
+    monkeypatch.setattr("ipt.page.progress.LOOKS", 0.001)
     image = encoded(size=(300, 200))
     answer = restore(client, image, {"Accept": PROGRESS}, task="derain")
     assert answer.headers["content-type"] == PROGRESS

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 import socket
 import threading
 import time
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from browsers import chromium, needs_browser
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from ipt.model import InstructIPT
 from ipt.page.app import create_app
@@ -21,18 +21,15 @@ from ipt.page.jobs import Workshop
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import restore_image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: the page is not tested; apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 DROP = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
     const carried = new DataTransfer();
     carried.items.add(new File([bytes], name));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
 }"""
+
+PASTE = DROP.replace('new DragEvent("drop", { dataTransfer:', 'new ClipboardEvent("paste", { clipboardData:')
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +58,8 @@ def service(model):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -72,8 +67,8 @@ def open_page(browser, service):
     """Open the page in a tab of its own; at the end nothing may have been asked of anybody else, or gone wrong."""
     contexts, asked, complaints = [], [], []
 
-    def open_one(width=1440, height=900, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    def open_one(width=1440, height=900, scheme="light", **more):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
         context.set_default_timeout(15_000)
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
@@ -99,6 +94,12 @@ def photograph(kind="JPEG", size=(300, 200), seed=0):
     exif[0x010E] = "a rainy day"
     buffer = io.BytesIO()
     Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def white(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height), 1).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -147,6 +148,31 @@ def saved_again(image, model):
     return read_photo(encode_photo(photo, restore_image(model, photo.levels, task="derain"))).levels
 
 
+def test_a_pasted_picture_and_the_slider_by_mouse_and_by_touch(open_page):
+    page = open_page(has_touch=True)
+    page.evaluate(PASTE, ["image.png", base64.b64encode(photograph("PNG")).decode()])
+    expect(page.locator("#name")).to_have_text("image.png")
+    page.get_by_role("radio", name="Rain").check()
+    page.locator("#restore").click()
+    expect(page.locator("#outcome-says")).to_contain_text("It removed rain")
+    box = page.locator("#viewer").bounding_box()
+    middle, row = box["x"] + box["width"] / 2, box["y"] + box["height"] / 3
+
+    def cut_at():
+        return page.locator("#cut").evaluate("cut => parseFloat(cut.style.left)")
+
+    page.mouse.move(middle, row)
+    page.mouse.down()
+    page.mouse.move(middle + 200, row, steps=5)
+    page.mouse.up()
+    assert abs(cut_at() - (box["width"] / 2 + 200)) < 15
+    finger = page.context.new_cdp_session(page)
+    for kind, x in (("touchStart", middle + 200), ("touchMove", middle), ("touchMove", middle - 200)):
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": row}]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert abs(cut_at() - (box["width"] / 2 - 200)) < 15
+
+
 def test_a_16_bit_tiff_is_shown_and_stays_one(open_page, model, tmp_path):
     wide = np.random.default_rng(1).integers(0, 65536, (30, 40, 3), np.uint16)
     page = open_page()
@@ -169,18 +195,20 @@ def test_what_is_no_picture_is_said_beside_it_and_the_others_go_on(open_page, tm
         ("half.jpg", photograph()[:900]),
         ("page.png", b"<html>"),
         ("huge.png", bytes(50_000_001)),
+        ("vast.png", white(6000, 5001)),
         ("good.png", photograph("PNG")),
     ):
         files.append(tmp_path / name)
         files[-1].write_bytes(content)
     page.locator("#files").set_input_files(files)
     items = page.locator("#strip button")
-    expect(items.nth(3).locator("img")).to_have_count(1)
-    for number, words in enumerate(("truncated", "not one of JPEG, PNG", "The file has 50 MB; the limit is 50 MB")):
+    expect(items.nth(4).locator("img")).to_have_count(1)
+    reasons = ("truncated", "not one of JPEG, PNG", "has 50 MB; the limit is 50 MB", "the limit is 30000000")
+    for number, words in enumerate(reasons):
         items.nth(number).click()
         expect(page.get_by_role("alert")).to_contain_text(words)
         expect(page.locator("#restore")).to_be_disabled()
-    items.nth(3).click()
+    items.nth(4).click()
     expect(page.get_by_role("alert")).to_be_empty()
     page.get_by_role("radio", name="Noise").check()
     page.locator("#restore").click()
@@ -188,7 +216,7 @@ def test_what_is_no_picture_is_said_beside_it_and_the_others_go_on(open_page, tm
 
 
 def test_a_large_picture_with_progress_and_at_actual_size(open_page, monkeypatch):
-    monkeypatch.setattr("ipt.page.jobs.affordable_tile", lambda *_: 1536)  # as the default run's model gets
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 1536)  # as the default run's model gets
     page = open_page(360, 740)
     page.locator("#files").set_input_files(
         {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": photograph(size=(6000, 4000))}

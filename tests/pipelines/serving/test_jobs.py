@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from ipt.model import InstructIPT
+from ipt.page.progress import AbandonedError
 from ipt.restoring.restore import restore_image
 from pipelines.serving import jobs as serve_batch
-from pipelines.serving.jobs import AbandonedError, Job, restore_alone, restore_jobs
+from pipelines.serving.jobs import Job, restore_alone, restore_jobs
 from pipelines.serving.model import Loaded
 
 
@@ -38,6 +39,20 @@ def test_a_batch_may_mix_tasks_sizes_strengths_and_models(models):
         assert outcome.plan.tasks == ((job.task,) if job.task else ())
         assert np.array_equal(restore_alone(job.loaded.model, job).restored, alone)
     assert np.array_equal(outcomes[5].restored, jobs[5].levels)
+
+
+def test_a_job_counts_its_tiles_and_ends_between_two(models, monkeypatch):
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
+    job = Job(Loaded(models[0], "0", 1), picture(0, 200, 150), task="derain")
+    restored = restore_alone(models[0], job).restored
+    assert job.tile == job.tiles > 4
+    assert job.plan.tasks == ("derain",)
+    assert np.array_equal(restored, restore_image(models[0], job.levels, task="derain", tile=100))
+    begun = Job(Loaded(models[0], "0", 1), picture(0, 200, 150), task="derain")
+    monkeypatch.setattr(begun, "check", lambda: begun.tile < 3 or begun.cancelled.set() or Job.check(begun))
+    with pytest.raises(AbandonedError):
+        restore_alone(models[0], begun)
+    assert begun.tile == 3 < begun.tiles
 
 
 def test_several_tasks_are_done_one_after_the_other(models, monkeypatch):

@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import functools
 import hashlib
 import io
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from PIL import Image
 from ipt import restore_image
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
-from ipt.page.routes import PROGRESS
+from ipt.page.progress import PROGRESS
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration
 from pipelines.serving import service as serve_worker
@@ -53,9 +55,12 @@ def request(method: str, path: str, body: bytes | AsyncIterator[bytes] = b"", **
     return httpx2.Request(method, f"http://127.0.0.1:8000{path}", content=body, headers=named)
 
 
+application = functools.cache(create_app)  # it takes a while, in which others would grow old
+
+
 async def ask(service: Service, one: httpx2.Request, address: str = "127.0.0.1") -> httpx2.Response:
     """An answer by the routes that Ray Serve runs."""
-    transport = httpx2.ASGITransport(create_app(service), client=(address, 1))
+    transport = httpx2.ASGITransport(application(service), client=(address, 1))
     async with httpx2.AsyncClient(transport=transport) as client:
         return await client.send(one)
 
@@ -267,13 +272,79 @@ def test_the_page_and_what_it_asks(answers, settings, model):
     assert (look.headers["x-width"], look.headers["x-height"]) == ("24", "20")
     assert {"/restore", "/look", "/healthz", "/readyz", "/metrics"} <= set(described.json()["paths"])
     done = answers(service, restore(image, {"accept": PROGRESS}, task="derain"))[0]
-    line, _, files = done.content.partition(b"\n")
-    listed = json.loads(line)["done"]["files"]
+    lines, files = lines_of(done)
+    listed = lines[-1]["done"]["files"]
     assert [file["name"] for file in listed] == ["restored", "preview"]
     assert len(files) == sum(file["bytes"] for file in listed)
     wanted = restore_image(model, read_photo(image).levels, task="derain")
     restored = read_photo(files[: listed[0]["bytes"]]).levels
     assert np.abs(restored.astype(int) - wanted).max() <= 1
+
+
+def lines_of(answer: httpx2.Response) -> tuple[list[dict], bytes]:
+    """The lines of an answer of PROGRESS, and the files behind the last one."""
+    lines, rest = [], answer.content
+    while rest and "done" not in (lines or [{}])[-1]:
+        first, _, rest = rest.partition(b"\n")
+        lines.append(json.loads(first))
+    return lines, rest
+
+
+def test_progress_by_tile_and_by_place(answers, settings, model, monkeypatch):
+    monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
+    monkeypatch.setattr("ipt.page.progress.LOOKS", 0.001)
+    service, image = Service(settings), encoded(size=(600, 100))
+    asked = restore(image, {"accept": PROGRESS}, task="derain")
+    both = [lines_of(answer) for answer in answers(service, asked, asked)]
+    wanted = restore_image(model, read_photo(image).levels, task="derain", tile=100)
+    for lines, files in both:
+        tiles = [(one["tile"], one["tiles"]) for one in lines if "tile" in one]
+        assert 1 < len(tiles) <= tiles[0][1] == tiles[-1][1] > 6
+        assert tiles == sorted(set(tiles))
+        assert {tuple(one["tasks"]) for one in lines if "tile" in one} == {("derain",)}
+        assert np.array_equal(read_photo(files[: lines[-1]["done"]["files"][0]["bytes"]]).levels, wanted)
+    assert {"waiting": 1} in both[0][0] + both[1][0]
+    assert (service._jobs, service._waiting) == ([], 0)
+
+
+def test_what_goes_wrong_while_it_is_told_is_a_line_and_before_that_an_answer(answers, settings, monkeypatch):
+    service, told = Service(replace(settings, timeout=0.3)), {"accept": PROGRESS}
+    assert answers(service, restore(encoded(), told, task="dance"))[0].status_code == 400
+    broken = answers(service, restore(encoded()[:100], told))[0]
+    assert (broken.status_code, lines_of(broken)[0][-1]["status"]) == (200, 422)
+    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: time.sleep(0.6) or [ValueError("late")] * len(jobs))
+    late = answers(service, restore(encoded(), told, task="denoise"))[0]
+    assert lines_of(late)[0][-1] == {"error": "not done after 0.3 seconds; send a smaller picture", "status": 504}
+    assert [entry["status"] for entry in log_of(service)] == [400, 422, 504]
+
+
+@pytest.mark.parametrize("accept", [PROGRESS, "image/*"])
+def test_who_goes_away_ends_the_work_before_its_next_tile(settings, monkeypatch, accept):
+    """Ray Serve cancels what answers somebody who has gone."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless(model, levels, tasks, *, before_tile, **_):
+        try:
+            while True:
+                before_tile()
+                begun.set()
+                time.sleep(0.005)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("pipelines.serving.jobs.restore_tasks", endless)
+    service = Service(settings)
+
+    async def come_and_go() -> None:
+        asked = restore(encoded(size=(600, 40)), {"accept": accept}, task="derain")
+        asking = asyncio.create_task(ask(service, asked))
+        assert await asyncio.to_thread(begun.wait, 5)
+        asking.cancel()
+        assert await asyncio.to_thread(ended.wait, 5)
+        assert not (await asyncio.wait({asking}, timeout=5))[1]
+
+    asyncio.run(come_and_go())
+    assert (service._jobs, service._waiting) == ([], 0)
 
 
 def test_a_look_counts_as_inside_and_wants_the_token(answers, settings):
