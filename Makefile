@@ -6,7 +6,7 @@ RELEASE ?= ../instruct-ipt-release
 # BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
 PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow docs lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow docs lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task gallery bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -74,6 +74,9 @@ bench-serve: $(INSTALLED)  ## the service with 8 clients beside one request at a
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task
+
+gallery: $(INSTALLED)  ## real damage before and after, into docs/gallery.md; of your own pictures: make gallery DATA=FOLDER
+	$(BIN)/python -m benchmarks.gallery $(DATA) $(ARGS)
 
 contact-sheet: $(INSTALLED)  ## every degradation at five severities, into docs/degradations.jpg
 	$(BIN)/python -m benchmarks.contact_sheet
