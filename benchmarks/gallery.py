@@ -118,7 +118,7 @@ def write_document(model: InstructIPT) -> None:
         told = measured(before, after)
         if shown.task == "denoise":
             told += f", noise of {noise(before):.1f} before and {noise(after):.1f} after"
-        text += f"\n### {shown.title}\n\n![{shown.title.lower()}, before and after](gallery/{shown.name}.jpg)\n\n"
+        text += f"\n## {shown.title}\n\n![{shown.title.lower()}, before and after](gallery/{shown.name}.jpg)\n\n"
         text += (
             f"*`ipt restore --task {shown.task}`: {told}. Without a task: {'left alone' if alone else 'restored'}.\n"
         )

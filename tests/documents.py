@@ -18,7 +18,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "ipt/released/README.md")
+DOCUMENTS = ("*.md", "docs/*.md", "ipt/released/README.md")
 LANGUAGES = {"sh", "python", "yaml", "json", "text", ""}  # the last two show something: no code
 # What a block may need, said by a comment above it, `<!-- needs: page -->`. A block that says nothing is run.
 RUN_WITH = {
@@ -66,18 +66,19 @@ def all_blocks() -> list[Block]:
 
 def blocks_of(text: str, document: str) -> list[Block]:
     """As `all_blocks`, of one text."""
-    tokens = MarkdownIt().parse(text)
-    blocks, said = [], {}
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if token.type == "html_block" and (comment := _COMMENT.search(token.content)):
-            said[token.map[0]] = comment[1]
-        if token.type != "fence":
-            continue
-        needs = said.pop(before.map[0], "") if before is not None and before.type == "html_block" else ""
-        names = tuple(name.strip() for name in needs.removeprefix(":").split(",") if name.strip())
-        blocks.append(Block(document, token.map[0] + 2, token.info, token.content, names))
-    if said or len(_COMMENT.findall(text)) != sum(bool(block.needs) for block in blocks):
-        raise ValueError(f"{document}: expected a block right below each comment `needs`, at lines {sorted(said)}")
+    blocks, needs, found = [], None, []
+    for token in MarkdownIt().parse(text):
+        if token.type == "fence":
+            names = tuple(name.strip() for name in (needs or ":")[1:].split(",") if name.strip())
+            blocks.append(Block(document, token.map[0] + 2, token.info, token.content, names))
+            needs = None
+        comments = [each.content for each in [token, *(token.children or [])] if each.type.startswith("html_")]
+        found = [match[1] for content in comments if (match := _COMMENT.search(content))]
+        if needs is not None or (found and token.type != "html_block"):
+            break
+        needs = found[0] if found else None
+    if needs is not None or found:
+        raise ValueError(f"{document}: expected a block right below each comment `needs: NAME`")
     return blocks
 
 
