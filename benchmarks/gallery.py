@@ -36,6 +36,10 @@ OWN = Path("build/gallery")
 GAP, WIDEST = 6, 760  # pixels, of a picture beside another
 SHOWN_WIDTH = 640  # pixels, of a piece in the document
 LAPLACE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+CHINA = (
+    "[danielbuechele](https://www.flickr.com/photos/danielbuechele/6061409035), "
+    "[CC BY 2.0](https://creativecommons.org/licenses/by/2.0/)"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ SHOWN = (
         (180, 120),
     ),
     Shown("hopper", "Grain", "Grace Hopper: U.S. Navy, public domain", "denoise", (190, 10), (180, 120)),
-    Shown("china", "Haze in the distance", "Summer Palace: danielbuechele, CC BY 2.0", "dehaze", (280, 110)),
+    Shown("china", "Haze in the distance", f"Summer Palace: {CHINA}", "dehaze", (280, 110)),
     Shown("clock", "A camera that moved", "Clock: Stéfan van der Walt, public domain", "deblur", (20, 30)),
 )
 
@@ -122,7 +126,7 @@ def write_document(model: InstructIPT) -> None:
         text += (
             f"*`ipt restore --task {shown.task}`: {told}. Without a task: {'left alone' if alone else 'restored'}.\n"
         )
-        text += f"{shown.origin}.*\n"
+        text += f"{shown.origin}; a piece, enlarged.*\n"
         print(f"{shown.name}: {told}", flush=True)
     write_between(DOCUMENT, MARK, text + "\n")
 
