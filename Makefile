@@ -25,6 +25,9 @@ test: $(INSTALLED)  ## fast tests, on all cores
 test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
 	$(BIN)/python -m pytest -m slow
 
+docs: $(INSTALLED)  ## the site of all documents: build/site/index.html
+	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
+
 lint: $(INSTALLED)  ## style, formatting and types, those of what restores also as on Windows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,6 +84,9 @@ bench-hostile: $(INSTALLED)  ## the service with 8 clients while hostile files a
 
 sixth-task: $(INSTALLED)  ## one more task for the trained model, by training its bias alone
 	$(BIN)/python -m benchmarks.sixth_task
+
+gallery: $(INSTALLED)  ## real damage before and after, into docs/gallery.md; of your own pictures: make gallery DATA=FOLDER
+	$(BIN)/python -m benchmarks.gallery $(DATA) $(ARGS)
 
 contact-sheet: $(INSTALLED)  ## every degradation at five severities, into docs/degradations.jpg
 	$(BIN)/python -m benchmarks.contact_sheet
