@@ -32,7 +32,8 @@ ONLY_LOOKED_AT = {
     "minutes": "minutes or hours of work, or what they made",
     "server": "what runs until it is stopped, or asks another server than the page",
 }
-BUILT_IN = {"curl", "export", "printf", "source"}  # curl stands on every machine that a person asks a service from
+# curl stands on every machine that a person asks a service from; the last one test_deployment.py installs and runs.
+BUILT_IN = {".", "curl", "export", "printf", "source", "openapi-python-client"}
 _COMMENT = re.compile(r"<!--\s*needs?\b(.*?)-->", re.DOTALL)
 _OPERATORS = re.compile(r"[;&|()<>]+")
 _REMARK = re.compile(r"(^|\s)#\s.*")
