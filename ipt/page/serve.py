@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ipt.model import InstructIPT
+from ipt.photos.file_processes import FileProcesses
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,8 +38,8 @@ def serve_page(load: Callable[[], InstructIPT], name: str, host: str, port: int,
     from ipt.page.app import create_app
     from ipt.page.jobs import Workshop
 
-    with _listen(host, port) as listener:
-        workshop = Workshop(load())
+    with _listen(host, port) as listener, FileProcesses(2) as files:
+        workshop = Workshop(load(), files)
         here = socket.gethostname()
         app = create_app(workshop, name, MAX_BODY, names={host, here, f"{here}.local"})
         address = _address(host, listener.getsockname()[1])

@@ -92,10 +92,10 @@ def test_too_little_memory_is_said_in_words(workshop, encoded, monkeypatch, erro
 
 
 @pytest.mark.parametrize("accept", ["image/*", "application/vnd.instruct-ipt.progress"])
-def test_a_connection_that_ends_frees_its_job(model, encoded, endless, accept):
+def test_a_connection_that_ends_frees_its_job(model, files, encoded, endless, accept):
     """As when a tab is closed: over a real connection, where the client of the other tests has none."""
     begun, ended = endless
-    workshop = Workshop(model)
+    workshop = Workshop(model, files)
     server = uvicorn.Server(uvicorn.Config(create_app(workshop, "m", 1_000_000), log_level="error"))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
