@@ -22,6 +22,7 @@ import torch
 from ipt import RELEASED
 from ipt.cli import STOPPED
 from ipt.model import InstructIPT
+from ipt.photos.file_processes import FileProcesses
 from ipt.reports import print_reports
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
 from pipelines.cluster.connection import connected
@@ -34,6 +35,7 @@ class Restorer:
     def __init__(self, model: InstructIPT, request: Request, gpu: bool) -> None:
         if not gpu:
             torch.set_num_threads(1)  # one of these runs on each core
+        self.files = FileProcesses()
         self.model = model.to("cuda" if gpu else "cpu")
         self.request = request
 
@@ -41,7 +43,7 @@ class Restorer:
         """`source` and `target` (paths as bytes) to `report` (JSON of a Report)."""
         columns = [map(Path, map(os.fsdecode, batch[name].to_pylist())) for name in ("source", "target")]
         pairs = zip(*columns, strict=True)
-        reports = [restore_file(self.model, source, target, self.request) for source, target in pairs]
+        reports = [restore_file(self.model, source, target, self.request, self.files) for source, target in pairs]
         return pa.table({"report": [report.to_json() for report in reports]})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.page.answers import mime
+from ipt.page.canary import Canary, send_through
 from ipt.page.pictures import look, read_picture, refusing
 from ipt.page.requests import Order, RequestError
 from ipt.photos.child import Call
@@ -26,6 +27,7 @@ from ipt.restoring.memory import affordable_tile
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
+_CANARY_SECONDS = 60.0
 _NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
 
 
@@ -85,6 +87,7 @@ class Workshop:
         self.max_pixels, self._precision = max_pixels, precision
         self._restoring = ThreadPoolExecutor(1, "restoring")
         self._looking = ThreadPoolExecutor(1, "looking")
+        self.canary = Canary(self._send_through, _CANARY_SECONDS)
         self._inside: list[Job] = []  # changed by the thread of the event loop alone
 
     @contextmanager
@@ -120,6 +123,11 @@ class Workshop:
             job.cancel()
         for executor in (self._restoring, self._looking):
             executor.shutdown(wait=False, cancel_futures=True)
+        self.canary.close()
+
+    def _send_through(self, picture: bytes, call: Call) -> None:
+        task = self.model.config.tasks[:1]
+        send_through(self._files, lambda levels: restore_tasks(self.model, levels, task), picture, call)
 
     def _restore(self, job: Job) -> Outcome:
         job.check()

@@ -27,6 +27,7 @@ _RUN += "importlib.import_module(told.pop('program')).main(told)"
 _START_SECONDS = 60  # more than a start takes on the busiest machine
 _LAST_SECONDS = 5  # that a process has between its last byte and its end
 _KEPT = 1 << 26  # bytes of an area: more of it goes back after the work
+_REMEDY = "save it anew with another program, or smaller"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PIXEL_BYTES = 8  # of the largest: four channels of 16 bits
 
@@ -55,7 +56,7 @@ class Limits:
 
     @classmethod
     def of(cls, pixels: int = MAX_PIXELS, memory: int | None = None, seconds: float | None = None) -> Limits:
-        """Limits within which every harmless picture of so many pixels stays, but for `memory` and `seconds` if given."""
+        """Those within which harmless pictures of so many pixels stay, or less where `memory` or `seconds` say so."""
         needed = 256_000_000 + 64 * pixels  # measured: docs/restore.md
         seconds = 30 + pixels / 200_000 if seconds is None else seconds
         return cls(pixels, needed if memory is None else min(memory, needed), seconds, seconds)
@@ -141,7 +142,7 @@ class Child:
         except OSError as error:
             raise NoProcessError(f"no process to read files can be started: {error}") from error
         end = functools.partial(self._end, self._asked)
-        why = f"gave up after {self._limits.seconds:g} seconds; save it anew with another program, or smaller"
+        why = f"gave up after {self._limits.seconds:g} seconds; {_REMEDY}"
         timer = threading.Timer(self._limits.seconds + (0 if self._ready else _START_SECONDS), end, (why,))
         timer.daemon = True
         with call.at_work(end):
@@ -213,7 +214,7 @@ def _words(code: int | None, error: Exception, limits: Limits) -> str:
         return f"its decoder answered nonsense ({error or type(error).__name__}); save it anew with another program"
     name = signal.Signals(-code).name if code < 0 and -code in list(signal.Signals) else f"status {code}"
     if name == "SIGXCPU":
-        return f"gave up after {limits.cpu_seconds:g} seconds of computing; save it anew with another program, or smaller"
+        return f"gave up after {limits.cpu_seconds:g} seconds of computing; {_REMEDY}"
     if name == "SIGKILL":
         return "the system ended its decoder, perhaps for want of memory; save it smaller, or close other programs"
     return f"its decoder crashed ({name}); save it anew with another program"
@@ -246,7 +247,12 @@ def _popen(
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, env=environment, pass_fds=kept, start_new_session=True
+            command,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            env=environment,
+            pass_fds=kept,
+            start_new_session=True,
         )
     return process, ours.makefile("rb"), ours.makefile("wb"), ours
 

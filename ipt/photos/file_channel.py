@@ -41,7 +41,7 @@ class Area(Protocol):
 
 
 class FileArea:
-    """An area as its owner sees it: a file, of which copies are taken, so that nobody changes them or takes them away."""
+    """An area as its owner sees it: a file, of which it takes copies, which nobody else can change."""
 
     def __init__(self, file: io.FileIO, size: int) -> None:
         self._file, self.size = file, size
@@ -49,7 +49,7 @@ class FileArea:
 
     def put(self, pixels: np.ndarray, place: int) -> None:
         """Copy C-contiguous pixels to byte `place`."""
-        rest = memoryview(pixels).cast("B")
+        rest = pixels.reshape(-1).view(np.uint8).data
         self._file.seek(place)
         while rest:
             rest = rest[self._file.write(rest) :]
@@ -57,7 +57,7 @@ class FileArea:
     def take(self, place: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """A copy of the pixels from byte `place`; ValueError where the file is shorter."""
         pixels = np.empty(shape, dtype)
-        rest = memoryview(pixels).cast("B")
+        rest = pixels.reshape(-1).view(np.uint8).data
         self._file.seek(place)
         while rest:
             read = self._file.readinto(rest)
@@ -126,7 +126,7 @@ class Channel:
             self._writer.write(text)
         for place, array in zip(places, pixels, strict=True):
             if place is None:
-                self._writer.write(memoryview(array).cast("B"))
+                self._writer.write(array.reshape(-1).view(np.uint8).data)
         self._writer.flush()
         return end
 
@@ -172,7 +172,8 @@ def _array(entry: Any) -> tuple[int | None, tuple[int, ...], np.dtype]:
     place, shape, name = checked(entry, list, "pixels")
     if name not in DTYPES or not 2 <= len(checked(shape, list, "shape")) <= 3:
         raise ValueError(f"pixels: expected {' or '.join(DTYPES)} (H, W) or (H, W, C), got {name!r} {shape!r}")
-    return None if place is None else whole(place, "place"), tuple(whole(side, "shape") for side in shape), np.dtype(name)
+    sides = tuple(whole(side, "shape") for side in shape)
+    return None if place is None else whole(place, "place"), sides, np.dtype(name)
 
 
 def checked(value: Any, kind: type | tuple[type, ...], name: str) -> Any:

@@ -52,9 +52,7 @@ class FileProcesses:
             self._idle.put(child)
         self._close = weakref.finalize(self, _close, children)
 
-    def read_photo(
-        self, source: str | Path | bytes, max_pixels: int | None = None, call: Call | None = None
-    ) -> Photo:
+    def read_photo(self, source: str | Path | bytes, max_pixels: int | None = None, call: Call | None = None) -> Photo:
         """`ipt.photos.photo.read_photo`."""
         most = self._limits.pixels if max_pixels is None else min(max_pixels, self._limits.pixels)
         name, values, texts = _source(source)
@@ -81,10 +79,7 @@ class FileProcesses:
 
     def encode_photo(self, photo: Photo, levels: np.ndarray, call: Call | None = None) -> bytes:
         """`ipt.photos.photo.encode_photo`."""
-        check_levels(photo, levels)
-        asked = pack_photo(photo, levels)
-        asked.values["job"] = "encode"
-        return self._ask("image", asked, call, _text)
+        return self._encode("image", photo, levels, call)
 
     def restored_file(
         self, photo: Photo, levels: np.ndarray, original: bytes, unchanged: bool, call: Call | None = None
@@ -96,7 +91,7 @@ class FileProcesses:
         self, photo: Photo, levels: np.ndarray, path: Path, like: Path | None = None, call: Call | None = None
     ) -> None:
         """`ipt.photos.photo.write_photo`; the file is written by this process."""
-        data = self.encode_photo(photo, levels, call)
+        data = self._encode(str(path), photo, levels, call)
         with replace_file(Path(path), like) as temporary:
             temporary.write_bytes(data)
 
@@ -129,6 +124,12 @@ class FileProcesses:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _encode(self, name: str, photo: Photo, levels: np.ndarray, call: Call | None) -> bytes:
+        check_levels(photo, levels)
+        asked = pack_photo(photo, levels)
+        asked.values["job"] = "encode"
+        return self._ask(name, asked, call, _text)
 
     def _levels(self, answer: Message) -> np.ndarray:
         (levels,) = answer.pixels

@@ -33,9 +33,9 @@ def create_app(service: Service) -> FastAPI:
     async def answer_health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="The service has a model and room in its queue; 503 where it has not")
+    @app.get("/readyz", summary="The service works and has room in its queue; 503 where it has not")
     async def answer_ready() -> dict[str, str]:
-        return service.ready()
+        return await service.ready()
 
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def answer_metrics(request: Request) -> Response:

@@ -245,7 +245,7 @@ def test_when_the_parent_is_killed_its_processes_end(action):
         assert len(children) == 2
         time.sleep(1)
         parent.send_signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
 
 
