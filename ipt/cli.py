@@ -80,8 +80,10 @@ def restore(
     is then 1.
     """
     from ipt.photos.file_processes import FileProcesses
+    from ipt.restoring.budget import MemoryBudget, file_limits
 
-    with ending_in_words(), FileProcesses() as processes:  # which start while torch is imported
+    limits = file_limits(MemoryBudget.of_what_is_free().files_alone())
+    with ending_in_words(), FileProcesses(1, limits) as processes:  # which starts while torch is imported
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)

@@ -82,8 +82,9 @@ class Workshop:
         files: FileProcesses,
         max_pixels: int = MAX_PIXELS,
         precision: Precision = "auto",
+        memory: int | None = None,
     ) -> None:
-        self.model, self._files = model, files
+        self.model, self._files, self._memory = model, files, memory
         self.max_pixels, self._precision = max_pixels, precision
         self._restoring = ThreadPoolExecutor(1, "restoring")
         self._looking = ThreadPoolExecutor(1, "looking")
@@ -147,7 +148,7 @@ class Workshop:
         order, model = job.order, self.model
         plan = plan_restoration(model, photo.levels, task=order.task, instruction=order.instruction)
         reach = model.backbone.reach * len(plan.tasks)
-        side = affordable_tile(model.config, reach, next(model.parameters()).device)
+        side = affordable_tile(model.config, reach, next(model.parameters()).device, self._memory)
         rows, columns = (
             len(spans(length, side, reach, model.config.size_multiple)) for length in photo.levels.shape[:2]
         )

@@ -15,8 +15,8 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from ipt.model import InstructIPT
-from ipt.photos.child import Limits
 from ipt.photos.file_processes import FileProcesses
+from ipt.restoring.budget import MemoryBudget, file_limits
 from ipt.restoring.restore import plan_restoration, restore_tasks
 
 CANNOT_RESTORE = (ValueError, MemoryError, RuntimeError)  # wrong input; a picture too large for this machine
@@ -37,7 +37,8 @@ class InstructIPTModel(PythonModel):
 
     def load_context(self, context) -> None:
         """Load the checkpoint folder that was registered, and start a process that reads and writes the files."""
-        self.files = FileProcesses(1, Limits.of(MAX_PIXELS))
+        share = MemoryBudget.of_what_is_free().files_alone()
+        self.files = FileProcesses(1, file_limits(share, MAX_PIXELS))
         self.model = InstructIPT.from_pretrained(context.artifacts["checkpoint"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:

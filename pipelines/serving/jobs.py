@@ -32,6 +32,7 @@ class Job:
     instruction: str | None = None
     strength: float = 1.0
     precision: Precision = "auto"
+    memory: int | None = None  # bytes that its tiles, or the batch that it is in, may take
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def is_small(self) -> bool:
@@ -58,7 +59,13 @@ def restore_alone(model: InstructIPT, job: Job) -> Outcome:
     job.check()
     plan = plan_restoration(model, job.levels, task=job.task, instruction=job.instruction)
     restored = restore_tasks(
-        model, job.levels, plan.tasks, strength=job.strength, precision=job.precision, before_tile=job.check
+        model,
+        job.levels,
+        plan.tasks,
+        strength=job.strength,
+        memory=job.memory,
+        precision=job.precision,
+        before_tile=job.check,
     )
     return Outcome(restored, plan, 1)
 
@@ -73,7 +80,8 @@ def restore_jobs(jobs: Sequence[Job]) -> list[Outcome | Exception]:
 
 
 def _restore_with(model: InstructIPT, jobs: Sequence[Job]) -> dict[Job, Outcome | Exception]:
-    tile = affordable_tile(model.config, model.backbone.reach, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    tile = affordable_tile(model.config, model.backbone.reach, device, jobs[0].memory)  # of one service: all the same
     results: dict[Job, Outcome | Exception] = {}
     plans = {job: _attempt(_plan, model, job) for job in jobs}
     together: dict[tuple, list[Job]] = {}
@@ -97,7 +105,9 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
-    restored = restore_tasks(model, job.levels, plan.tasks, strength=job.strength, precision=job.precision)
+    restored = restore_tasks(
+        model, job.levels, plan.tasks, strength=job.strength, memory=job.memory, precision=job.precision
+    )
     return Outcome(restored, plan, 1)
 
 

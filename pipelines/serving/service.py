@@ -23,8 +23,9 @@ from ipt.page.answers import mime, picture_answer, refused, tell
 from ipt.page.canary import Canary, send_through
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.page.routes import MISTAKE, PROGRESS, about, last_pieces
-from ipt.photos.child import Call, Limits
+from ipt.photos.child import Call
 from ipt.photos.look import Look
+from ipt.restoring.budget import MemoryBudget, file_limits
 from pipelines.serving.files import Files
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
@@ -61,11 +62,14 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(1 if settings.device == "cpu" else torch.get_num_threads())
         self._settings, self._log, self._metrics = settings, Log(prints=settings.prints), Metrics()
-        self._files = Files(_FILE_PROCESSES, Limits.of(settings.max_pixels, seconds=settings.timeout))
-        self._watcher = Watcher(settings.model, settings.device, settings.threads, settings.watch, self._reloaded)
+        budget = MemoryBudget.of_what_is_free()
+        files, network = budget.files(_FILE_PROCESSES), budget.network(settings.threads + 1)
+        self._files = Files(files.count, file_limits(files, settings.max_pixels, settings.timeout))
+        self._threads, self._memory = max(network.count - 1, 1), network.each
+        self._watcher = Watcher(settings.model, settings.device, self._threads, settings.watch, self._reloaded)
         self._metrics.model.labels(self._watcher.loaded.version).set(1)
         self._large = ThreadPoolExecutor(1)
-        self._small = ThreadPoolExecutor(settings.threads)
+        self._small = ThreadPoolExecutor(self._threads)
         self._batched = self._make_batched()
         self._senders = Senders(settings.queue)
         self._metrics.senders.set_function(self._senders.__len__)
@@ -79,7 +83,7 @@ class Service:
         @serve.batch(
             max_batch_size=settings.batch,
             batch_wait_timeout_s=settings.batch_wait,
-            max_concurrent_batches=settings.threads,
+            max_concurrent_batches=self._threads,
         )
         async def restore_batch(jobs: list[Job]) -> list[Outcome | Exception]:
             return await asyncio.get_running_loop().run_in_executor(workers, restore_jobs, jobs)
@@ -109,7 +113,7 @@ class Service:
         return about(loaded.model, loaded.version, settings.max_body, settings.max_pixels, asks)
 
     async def ready(self) -> dict[str, str]:
-        """The version served; a RequestError of 503 where no request is taken or a test picture does not come through."""
+        """The version served; a RequestError of 503 where no request is taken or a test picture did not come through."""
         if self._stopping or self._waiting >= self._settings.queue:
             raise RequestError(503, "stopping" if self._stopping else "the queue is full")
         await self._canary.check()
@@ -206,7 +210,7 @@ class Service:
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
         job = pending.job = Job(
-            loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision
+            loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision, self._memory
         )
         try:
             if job.is_small():
@@ -234,7 +238,7 @@ class Service:
 
         def restore(levels: np.ndarray) -> np.ndarray:
             task, precision = loaded.model.config.tasks[0], self._settings.precision
-            (outcome,) = restore_jobs([Job(loaded, levels, task, precision=precision)])
+            (outcome,) = restore_jobs([Job(loaded, levels, task, precision=precision, memory=self._memory)])
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome.restored
