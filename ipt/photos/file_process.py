@@ -6,7 +6,9 @@ limits on itself before the first of them: what a file made to do harm can take 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +34,8 @@ except ImportError:  # Windows
 
 _ANY = 1 << 62  # bytes: the parent may send what it likes
 _GRACE = 5  # seconds that the parent has to end us, before we do
-_LEAK = 1 << 26  # bytes that a process may have more after its work than before
+_LEAK = 1 << 28  # bytes that a process may have more after its work than before
+_REST = 1.0  # seconds without work after which memory that was kept for it goes back
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def main(told: dict[str, Any], jobs: Mapping[str, Job] = JOBS) -> None:
     channel.send(Message({"ready": True}))
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
+            _rest(reader)
             message = channel.receive(_ANY)
             with limited_time(settings, reader.fileno()):
                 answer = _answer(jobs, message, empty)
@@ -123,6 +127,14 @@ def _own_streams() -> tuple[BinaryIO, BinaryIO]:
     for number in (0, 1):
         os.dup2(nothing, number)
     return streams
+
+
+def _rest(stream: BinaryIO) -> None:
+    """Wait for work; where there is none for a while, give back what the C library keeps, if that is glibc."""
+    if os.name == "posix" and not select.select([stream], [], [], _REST)[0]:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
 
 
 def _answer(jobs: Mapping[str, Job], message: Message, empty: Empty) -> Message:

@@ -113,7 +113,7 @@ class Service:
         return about(loaded.model, loaded.version, settings.max_body, settings.max_pixels, asks)
 
     async def ready(self) -> dict[str, str]:
-        """The version served; a RequestError of 503 where no request is taken or a test picture did not come through."""
+        """The version served; a RequestError of 503 where no request is taken or a test picture failed."""
         if self._stopping or self._waiting >= self._settings.queue:
             raise RequestError(503, "stopping" if self._stopping else "the queue is full")
         await self._canary.check()
