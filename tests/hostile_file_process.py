@@ -1,8 +1,9 @@
 """A double of the process that reads files, for tests: what is written in a file, it does."""
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ipt.photos import file_process
@@ -59,16 +60,20 @@ VALUES = {
 }  # fmt: skip
 
 
-def _read(message: Message, empty: Any) -> Message:
-    """Do what the file says, or answer for it with one thing changed."""
-    data = bytes(message.texts[0]) if message.texts else b""
+def _act(job: file_process.Job, message: Message, empty: Any) -> Message:
+    """Do what the file says, before what was asked."""
+    path = message.values.get("path")
+    data = Path(path).read_bytes() if path else b"".join(message.texts[:1])
     if data in ACTIONS:
         ACTIONS[data]()
-    if not data.startswith(b"lie "):
-        return file_process.JOBS["read_photo"](message, empty)
+    return _lie(data, job, message, empty) if data.startswith(b"lie ") else job(message, empty)
+
+
+def _lie(data: bytes, job: file_process.Job, message: Message, empty: Any) -> Message:
+    """Answer for the picture that follows with one thing changed."""
     told, _, picture = data.removeprefix(b"lie ").partition(b"|")
     what, message.texts = told.decode(), [picture]
-    answer = file_process.JOBS["read_photo"](message, empty)
+    answer = job(message, empty)
     if what in VALUES:
         answer.values[what] = VALUES[what]
     elif what == "more texts":
@@ -83,7 +88,6 @@ def _read(message: Message, empty: Any) -> Message:
 
 
 def main(told: dict[str, Any]) -> None:
-    """Run as `ipt.photos.file_process` does, with another job; remember the stream that answers go to."""
+    """Run as `ipt.photos.file_process` does, but for what is written in the files."""
     _STREAM.append(os.dup(1))
-    jobs: Mapping[str, Any] = {**file_process.JOBS, "read_photo": _read}
-    file_process.main(told, jobs)
+    file_process.main(told, {name: functools.partial(_act, job) for name, job in file_process.JOBS.items()})
