@@ -12,6 +12,7 @@ import uvicorn
 from ipt.page.app import create_app
 from ipt.page.jobs import Job, Workshop
 from ipt.page.requests import Order, RequestError
+from ipt.photos.file_processes import FileProcesses
 
 
 @pytest.fixture
@@ -118,3 +119,17 @@ def test_a_connection_that_ends_frees_its_job(model, files, encoded, endless, ac
         thread.join(10)
         workshop.close()
     assert not thread.is_alive()
+
+
+def test_a_file_that_is_given_up_while_it_is_read_frees_the_workshop_at_once(model, encoded):
+    async def come_and_go(workshop):
+        with workshop.submit(Job(Order(b"sleep", "denoise"))):
+            await asyncio.sleep(0.5)
+        with workshop.submit(Job(Order(encoded(), "denoise"))) as future:
+            return await asyncio.wait_for(future, 20)
+
+    with FileProcesses(1, program="hostile_file_process") as files:
+        files.read_photo(encoded())
+        workshop = Workshop(model, files)
+        assert asyncio.run(come_and_go(workshop)).plan.tasks == ("denoise",)
+        workshop.close()
