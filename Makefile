@@ -6,7 +6,7 @@ RELEASE ?= ../instruct-ipt-release
 # BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
 PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out bench-decoding faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -94,6 +94,9 @@ bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare t
 
 bench-hand-out: $(INSTALLED)  ## segments of training data that Ray hands out per second, for up to 64 workers
 	$(BIN)/python -m benchmarks.hand_out
+
+bench-decoding: $(INSTALLED)  ## a 12-megapixel JPEG read and written in a process that can be killed, beside doing it in one's own
+	$(BIN)/python -m benchmarks.decoding
 
 faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
 	$(BIN)/python -m benchmarks.faults
