@@ -111,6 +111,9 @@ bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare t
 bench-hand-out: $(INSTALLED)  ## segments of training data that Ray hands out per second, for up to 64 workers
 	$(BIN)/python -m benchmarks.hand_out
 
+bench-decoding: $(INSTALLED)  ## a 12-megapixel JPEG read and written in a process that can be killed, beside doing it in one's own
+	$(BIN)/python -m benchmarks.decoding
+
 faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
 	$(BIN)/python -m benchmarks.faults
 

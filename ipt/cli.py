@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait fo
     from io import TextIOWrapper
 
     from ipt.model import InstructIPT
+    from ipt.photos.file_processes import FileProcesses
     from ipt.restoring.photographs import Report, Request
 
 CANNOT_GO_ON = (ValueError, OSError, RuntimeError)  # wrong input, files, a registry that does not answer
@@ -78,14 +79,18 @@ def restore(
     A second call does what is missing. A file that cannot be restored is reported, the others go on; the exit status
     is then 1.
     """
-    with ending_in_words():
+    from ipt.photos.file_processes import FileProcesses
+    from ipt.restoring.budget import MemoryBudget, file_limits
+
+    limits = file_limits(MemoryBudget.of_what_is_free().files_alone())
+    with ending_in_words(), FileProcesses(1, limits) as processes:  # which starts while torch is imported
         from ipt.restoring.photographs import Request, check_request, find_photographs
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
         files = find_photographs(inputs, output, kind and f".{kind}")
         loaded = _load(model, device)
         check_request(loaded, request)
-        reports = restore_files(loaded, files, request, progress=len(files) > 1 and sys.stderr.isatty())
+        reports = restore_files(loaded, files, request, processes, progress=len(files) > 1 and sys.stderr.isatty())
         status = print_reports(reports, as_json)
     raise typer.Exit(status)  # a RuntimeError: inside the block it would be one that cannot go on
 
@@ -206,7 +211,7 @@ def ending_in_words() -> Iterator[None]:
 
 
 def restore_files(
-    model: InstructIPT, files: list[tuple[Path, Path]], request: Request, progress: bool
+    model: InstructIPT, files: list[tuple[Path, Path]], request: Request, processes: FileProcesses, progress: bool
 ) -> Iterator[Report]:
     """Restore (source, target) files one after the other; a bar on standard error shows how far it is."""
     from rich.console import Console
@@ -215,7 +220,7 @@ def restore_files(
     from ipt.restoring.photographs import restore_file
 
     bar = track(files, "restoring", console=Console(stderr=True), disable=not progress)
-    return (restore_file(model, source, target, request) for source, target in bar)
+    return (restore_file(model, source, target, request, processes) for source, target in bar)
 
 
 def _load(model: str, device: str) -> InstructIPT:

@@ -22,9 +22,12 @@ import torch
 from ipt import RELEASED
 from ipt.cli import STOPPED
 from ipt.model import InstructIPT
+from ipt.photos.file_processes import FileProcesses
 from ipt.reports import print_reports
+from ipt.restoring.budget import MemoryBudget, file_limits
 from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
 from pipelines.cluster.connection import connected
+from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
 
 
@@ -34,6 +37,8 @@ class Restorer:
     def __init__(self, model: InstructIPT, request: Request, gpu: bool) -> None:
         if not gpu:
             torch.set_num_threads(1)  # one of these runs on each core
+        cores = 1 if gpu else usable_cores()
+        self.files = FileProcesses(1, file_limits(MemoryBudget.of_what_is_free().files(cores)))
         self.model = model.to("cuda" if gpu else "cpu")
         self.request = request
 
@@ -41,7 +46,7 @@ class Restorer:
         """`source` and `target` (paths as bytes) to `report` (JSON of a Report)."""
         columns = [map(Path, map(os.fsdecode, batch[name].to_pylist())) for name in ("source", "target")]
         pairs = zip(*columns, strict=True)
-        reports = [restore_file(self.model, source, target, self.request) for source, target in pairs]
+        reports = [restore_file(self.model, source, target, self.request, self.files) for source, target in pairs]
         return pa.table({"report": [report.to_json() for report in reports]})
 
 

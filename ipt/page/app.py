@@ -37,6 +37,11 @@ def create_app(workshop: Workshop, model: str, max_body: int, names: Collection[
     async def answer_about() -> dict[str, Any]:
         return about(workshop.model, model, max_body, workshop.max_pixels)
 
+    @app.get("/readyz", summary="A test picture came through not long ago; 503, with the reason, where it did not")
+    async def answer_ready() -> dict[str, str]:
+        await workshop.canary.check()
+        return {"status": "ready", "model": model}
+
     @app.post("/look", **LOOK, response_class=Response)
     async def answer_look(request: Request) -> Response:
         order = await _read(request, max_body)

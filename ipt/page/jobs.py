@@ -6,21 +6,26 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.page.answers import mime
-from ipt.page.pictures import Look, look, preview, read_picture
+from ipt.page.canary import Canary, send_through
+from ipt.page.pictures import look, read_picture, refusing
 from ipt.page.progress import Steps
 from ipt.page.requests import Order, RequestError
+from ipt.photos.child import Call
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.images import MAX_PIXELS
-from ipt.photos.photo import Photo, restored_file
+from ipt.photos.look import Look
+from ipt.photos.photo import Photo
 from ipt.restoring.memory import out_of_memory
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 
+_CANARY_SECONDS = 60.0
 _NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
 
 
@@ -30,6 +35,12 @@ class Job(Steps):
 
     order: Order
     with_preview: bool = False
+    call: Call = field(default_factory=Call)  # to the process that reads and writes its file
+
+    def cancel(self) -> None:
+        """Give it up: at once while its file is read or written, else before the next tile."""
+        self.cancelled.set()
+        self.call.cancel()
 
     def check(self) -> None:
         """Raise a RequestError where nobody waits any more, or nobody may."""
@@ -49,13 +60,24 @@ class Outcome:
 
 
 class Workshop:
-    """A model at work on one picture after the other, in the order they come, each in the worker's thread."""
+    """A model at work on one picture after the other, in the order they come, each in the worker's thread.
 
-    def __init__(self, model: InstructIPT, max_pixels: int = MAX_PIXELS, precision: Precision = "auto") -> None:
-        self.model = model
+    Files are read and written by `files`: with two processes, looking at a picture does not wait for restoring one.
+    """
+
+    def __init__(
+        self,
+        model: InstructIPT,
+        files: FileProcesses,
+        max_pixels: int = MAX_PIXELS,
+        precision: Precision = "auto",
+        memory: int | None = None,
+    ) -> None:
+        self.model, self._files, self._memory = model, files, memory
         self.max_pixels, self._precision = max_pixels, precision
         self._restoring = ThreadPoolExecutor(1, "restoring")
         self._looking = ThreadPoolExecutor(1, "looking")
+        self.canary = Canary(self._send_through, _CANARY_SECONDS)
         self._inside: list[Job] = []  # changed by the thread of the event loop alone
 
     @contextmanager
@@ -69,7 +91,7 @@ class Workshop:
         try:
             yield future
         finally:
-            job.cancelled.set()
+            job.cancel()
             future.cancel()
             self._inside.remove(job)
 
@@ -79,18 +101,27 @@ class Workshop:
 
     async def look(self, image: bytes) -> Look:
         """Read a picture, beside what is restored; RequestErrors as for a job."""
-        return await asyncio.get_running_loop().run_in_executor(self._looking, look, image, self.max_pixels)
+        call, loop = Call(), asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._looking, look, self._files, image, self.max_pixels, call)
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Give up all that is inside."""
         for job in self._inside:
-            job.cancelled.set()
+            job.cancel()
         for executor in (self._restoring, self._looking):
             executor.shutdown(wait=False, cancel_futures=True)
+        self.canary.close()
+
+    def _send_through(self, picture: bytes, call: Call) -> None:
+        task = self.model.config.tasks[:1]
+        send_through(self._files, lambda levels: restore_tasks(self.model, levels, task), picture, call)
 
     def _restore(self, job: Job) -> Outcome:
         job.check()
-        photo = read_picture(job.order.image, self.max_pixels)
+        photo = read_picture(self._files, job.order.image, self.max_pixels, job.call)
         try:
             return self._restore_photo(job, photo)
         except ValueError as error:  # what only reading the instruction shows
@@ -103,7 +134,7 @@ class Workshop:
     def _restore_photo(self, job: Job, photo: Photo) -> Outcome:
         order, model = job.order, self.model
         plan = plan_restoration(model, photo.levels, task=order.task, instruction=order.instruction)
-        side = job.begin(model, photo.levels, plan)
+        side = job.begin(model, photo.levels, plan, self._memory)
         restored = restore_tasks(
             model,
             photo.levels,
@@ -115,6 +146,7 @@ class Workshop:
         )
         job.check()
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
-        shown = preview(photo, restored) if job.with_preview else None
-        content = restored_file(photo, restored, order.image, unchanged)
+        with refusing():
+            shown = self._files.preview(photo, restored, job.call) if job.with_preview else None
+            content = self._files.restored_file(photo, restored, order.image, unchanged, job.call)
         return Outcome(content, mime(photo), plan, unchanged, shown)

@@ -1,83 +1,36 @@
-"""From the bytes that came to a photograph, and to what a browser is shown of it: itself, or a picture made for it."""
+"""From the bytes that came to a photograph, or to what a browser is shown of it."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-
-import cv2
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ipt.page.requests import RequestError
-from ipt.photos import png
+from ipt.photos.child import Call
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.images import ImageError, TooManyPixelsError
-from ipt.photos.photo import Photo, encode_photo, read_photo
-
-LONGEST = 2560  # pixels, side of what is shown of a larger picture while the whole of it is looked at
-_SHOWN = ("JPEG", "PNG", "WEBP", "BMP")
+from ipt.photos.look import Look
+from ipt.photos.photo import Photo
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a picture is, and what a browser is shown of it; whether it shows the file itself as well."""
-
-    width: int
-    height: int
-    format: str
-    bits: int
-    shows_file: bool
-    preview: tuple[bytes, str]
-
-
-def read_picture(image: bytes, max_pixels: int) -> Photo:
-    """Read what came; a RequestError of 413 for more than `max_pixels`, of 422 for what `read_photo` refuses."""
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what is wrong with a picture into a RequestError: 413 for too many pixels, 422 for another ImageError."""
     try:
-        return read_photo(image, max_pixels)
+        yield
     except TooManyPixelsError as error:
         raise RequestError(413, str(error)) from error
     except ImageError as error:
         raise RequestError(422, str(error)) from error
 
 
-def look(image: bytes, max_pixels: int) -> Look:
+def read_picture(files: FileProcesses, image: bytes, max_pixels: int, call: Call | None = None) -> Photo:
+    """Read what came; a RequestError of 413 for more than `max_pixels`, of 422 for what `read_photo` refuses."""
+    with refusing():
+        return files.read_photo(image, max_pixels, call)
+
+
+def look(files: FileProcesses, image: bytes, max_pixels: int, call: Call | None = None) -> Look:
     """Read what came to be looked at; raises the RequestErrors of `read_picture`."""
-    photo = read_picture(image, max_pixels)
-    height, width = photo.levels.shape[:2]
-    shown = preview(photo, photo.levels)
-    return Look(width, height, photo.format, photo.levels.itemsize * 8, browsers_show(photo), shown)
-
-
-def browsers_show(photo: Photo) -> bool:
-    """Whether a browser shows the file itself as it is: a common format of 8 bits."""
-    return photo.format in _SHOWN and photo.levels.dtype == np.uint8 and not photo.foreign
-
-
-def preview(photo: Photo, levels: np.ndarray) -> tuple[bytes, str]:
-    """An 8-bit picture of `levels`, of the type and shape of `photo.levels`, for a browser, and its media type.
-
-    Of what browsers show themselves, with sides up to LONGEST, as JPEG, or PNG where there is transparency or where
-    chunks of a PNG say what its colours are; of TIFF and 16 bits all pixels, as PNG. What is said of colours goes
-    along, nothing else does.
-    """
-    whole = not browsers_show(photo)
-    levels, *rest = (_shown(band, whole) for band in (levels, photo.alpha) if band is not None)
-    alpha = rest[0] if rest else None
-    colours = tuple(
-        (name, body) for name, body in photo.pieces if name in png.COLOURS
-    )  # of a JPEG none has such a name
-    kind = "PNG" if whole or rest or (png.other_colours(colours) and not photo.icc) else "JPEG"
-    bare = dataclasses.replace(photo, exif=None, xmp=None, dpi=None, pieces=colours if kind == "PNG" else ())
-    plain = dataclasses.replace(bare, levels=levels, alpha=alpha, format=kind)
-    return encode_photo(plain, levels), f"image/{kind.lower()}"
-
-
-def _shown(band: np.ndarray, whole: bool) -> np.ndarray:
-    """(H, W) or (H, W, C) of 8 or 16 bits as uint8; unless `whole`, with its longer side at most LONGEST."""
-    if band.dtype == np.uint16:
-        band = (band >> 8).astype(np.uint8)
-    height, width = band.shape[:2]
-    scale = LONGEST / max(height, width)
-    if whole or scale >= 1:
-        return band
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    return cv2.resize(band, size, interpolation=cv2.INTER_AREA)
+    with refusing():
+        return files.look(image, max_pixels, call)

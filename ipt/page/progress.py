@@ -47,10 +47,13 @@ class Steps:
         self.check()
         self.tile += 1
 
-    def begin(self, model: InstructIPT, levels: np.ndarray, plan: Plan) -> int:
-        """Note what will be done to a picture (H, W, ...), in how many tiles; returns their side in pixels."""
+    def begin(self, model: InstructIPT, levels: np.ndarray, plan: Plan, memory: int | None = None) -> int:
+        """Note what will be done to a picture (H, W, ...), in how many tiles; returns their side in pixels.
+
+        A tile takes at most `memory` bytes of the CPU's.
+        """
         reach = model.backbone.reach * len(plan.tasks)
-        side = affordable_tile(model.config, reach, next(model.parameters()).device)
+        side = affordable_tile(model.config, reach, next(model.parameters()).device, memory)
         rows, columns = (len(spans(length, side, reach, model.config.size_multiple)) for length in levels.shape[:2])
         self.tiles, self.plan = rows * columns, plan
         return side

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ipt.model import InstructIPT
 from ipt.page.answers import refused
 from ipt.page.description import SCHEMAS
-from ipt.page.pictures import Look
 from ipt.page.requests import RequestError
 from ipt.photos.images import FORMATS, READ_ONLY
+from ipt.photos.look import Look
 from ipt.restoring.restore import STRENGTHS
 
 if TYPE_CHECKING:

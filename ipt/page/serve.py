@@ -15,6 +15,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ipt.model import InstructIPT
+from ipt.photos.file_processes import FileProcesses
+from ipt.restoring.budget import MemoryBudget, file_limits
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,8 +39,10 @@ def serve_page(load: Callable[[], InstructIPT], name: str, host: str, port: int,
     from ipt.page.app import create_app
     from ipt.page.jobs import Workshop
 
-    with _listen(host, port) as listener:
-        workshop = Workshop(load())
+    budget = MemoryBudget.of_what_is_free()
+    share, network = budget.files(2), budget.network(1)
+    with _listen(host, port) as listener, FileProcesses(share.count, file_limits(share)) as files:
+        workshop = Workshop(load(), files, memory=network.each)
         here = socket.gethostname()
         app = create_app(workshop, name, MAX_BODY, names={host, here, f"{here}.local"})
         address = _address(host, listener.getsockname()[1])

@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -61,6 +61,9 @@ _DAMAGE = (
 )
 
 
+Empty = Callable[[tuple[int, ...], type[np.generic]], np.ndarray]  # makes an array of a shape and dtype for pixels
+
+
 class ImageError(ValueError):
     """A file that cannot be read as a picture; the message names the file and the reason."""
 
@@ -77,8 +80,13 @@ def read_image(path: str | Path) -> np.ndarray:
     pages the first is read. Raises ImageError for a missing, truncated, damaged or huge (over
     MAX_PIXELS) file and for pixel types without a fixed range (32-bit, floating point).
     """
+    return to_image(read_levels(path))
+
+
+def read_levels(path: str | Path, empty: Empty = np.empty) -> np.ndarray:
+    """The pixels of a file as `decode` returns them, which `to_image` makes what `read_image` returns; its errors."""
     with open_picture(Path(path)) as (picture, data):
-        return _to_image(decode(picture, data))
+        return decode(picture, data, empty)
 
 
 def read_thumbnail(path: str | Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -87,17 +95,23 @@ def read_thumbnail(path: str | Path, side: int) -> tuple[np.ndarray, tuple[int, 
     Returns the picture, float32 (h, w, 3) RGB in [0, 1] with both sides at least min(side, full
     side), and the (height, width) in pixels that `read_image` would return. Raises ImageError.
     """
+    levels, size = read_small_levels(path, side)
+    return to_image(levels), size
+
+
+def read_small_levels(path: str | Path, side: int, empty: Empty = np.empty) -> tuple[np.ndarray, tuple[int, int]]:
+    """`read_thumbnail` with pixels as `read_levels` returns them."""
     with open_picture(Path(path)) as (picture, data):
         width, height = picture.size
         picture.draft("RGB", (side, side))
         smaller = picture.size != (width, height)
-        levels = decode(picture, data)
+        levels = decode(picture, data, empty)
         if not smaller:
-            return _to_image(levels), levels.shape[:2]
-        return _to_image(levels), (width, height) if orientation(picture) in _SIDEWAYS else (height, width)
+            return levels, levels.shape[:2]
+        return levels, (width, height) if orientation(picture) in _SIDEWAYS else (height, width)
 
 
-def _to_image(levels: np.ndarray) -> np.ndarray:
+def to_image(levels: np.ndarray) -> np.ndarray:
     """uint8 or uint16 (H, W, C), C as in `decode`, to float32 (H, W, 3) in [0, 1], without alpha."""
     scale = np.float32(1 / np.iinfo(levels.dtype).max)
     colour = np.repeat(levels[..., :1], 3, axis=2) if levels.shape[2] < 3 else levels[..., :3]
@@ -186,11 +200,11 @@ def tiff_tags(picture: Image.Image) -> Mapping[int, Any]:
     return cast("TiffImageFile", picture).tag_v2  # for `isinstance` Pillow's reader would have to be imported
 
 
-def decode(picture: Image.Image, data: bytes) -> np.ndarray:
+def decode(picture: Image.Image, data: bytes, empty: Empty = np.empty) -> np.ndarray:
     """The pixels of what `open_picture` yields, upright, as uint8 or uint16 (H, W, C).
 
-    C is 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGBA. Raises ImageError for other kinds of pixels, and
-    whatever Pillow raises for damage.
+    C is 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGBA. Those of 8 bits lie in an array that `empty` made.
+    Raises ImageError for other kinds of pixels, and whatever Pillow raises for damage.
     """
     if picture.mode in _WIDE_MODES:
         raise ImageError(f"{_WIDE_MODES[picture.mode]} pixels have no fixed range; save it with 8 or 16 bits")
@@ -201,10 +215,10 @@ def decode(picture: Image.Image, data: bytes) -> np.ndarray:
     picture.load()  # raises where the file is truncated; OpenCV would return what there is
     if picture.format == "PNG" and data[24] == 16:  # bit depth; Pillow cuts 16-bit colour down to 8 silently
         return _turn(_read_wide_png(data, picture.info.get("transparency")), orientation(picture))
-    return unpack(picture, orientation(picture))
+    return unpack(picture, orientation(picture), empty)
 
 
-def unpack(picture: Image.Image, turned: int) -> np.ndarray:
+def unpack(picture: Image.Image, turned: int, empty: Empty = np.empty) -> np.ndarray:
     """The pixels of a picture with 8 bits per channel as `decode` returns them; `turned` is as from `orientation`.
 
     In bands, so that beside Pillow's picture there is nothing large but the result.
@@ -215,11 +229,12 @@ def unpack(picture: Image.Image, turned: int) -> np.ndarray:
     mode = ("L" if picture.mode in _GRAY_MODES else "RGB") + ("A" if picture.has_transparency_data else "")
     width, height = picture.size
     shape = (width, height) if turned in _SIDEWAYS else (height, width)
-    levels = np.empty((*shape, len(mode)), np.uint8)
+    levels = empty((*shape, len(mode)), np.uint8)
     stored = _turn(levels, {6: 8, 8: 6}.get(turned, turned))
     for top in range(0, height, _BAND_ROWS):
         band = picture.crop((0, top, width, min(top + _BAND_ROWS, height)))
-        stored[top : top + _BAND_ROWS] = np.asarray(band.convert(mode)).reshape(-1, width, len(mode))
+        pixels = np.asarray(band if band.mode == mode else band.convert(mode))  # which copies in either case
+        stored[top : top + _BAND_ROWS] = pixels.reshape(-1, width, len(mode))
     return levels
 
 

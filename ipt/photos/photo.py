@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 
 from ipt.files import replace_file
 from ipt.photos import png, tiff
-from ipt.photos.images import READ_ONLY, ImageError, decode, open_picture, orientation, tiff_tags, unpack
+from ipt.photos.images import READ_ONLY, Empty, ImageError, decode, open_picture, orientation, tiff_tags, unpack
 from ipt.photos.tags import BYTE, UNDEFINED, pack_header, pack_tags, read_tags, upright_exif
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Photo:
     foreign: bool = False
 
 
-def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Photo:
+def read_photo(source: str | Path | bytes, max_pixels: int | None = None, empty: Empty = np.empty) -> Photo:
     """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its suffix, or the bytes of one; HEIC (with the extra `heic`)
     and AVIF too, with 8 bits, to be written as JPEG, or as PNG where they have transparency.
 
@@ -75,13 +75,13 @@ def read_photo(source: str | Path | bytes, max_pixels: int | None = None) -> Pho
     Of a phone's JPEG with further pictures the first is read. Raises ImageError for what is no such file, missing,
     empty, truncated, damaged or huge (over MAX_PIXELS, or `max_pixels`: TooManyPixelsError), for animations,
     several pages and camera raw files, and for pixels that are not gray or RGB of at most 16 bits or CMYK of 8. Damaged
-    EXIF is left out.
+    EXIF is left out. RGB of 8 bits lies in an array that `empty` made.
     """
     name = source if isinstance(source, bytes) else Path(source)
     with open_picture(name, max_pixels) as (picture, data):
         _refuse_unfit(picture)
         in_srgb = _cmyk_to_srgb(picture)
-        pixels = unpack(in_srgb, orientation(picture)) if in_srgb else decode(picture, data)
+        pixels = unpack(in_srgb, orientation(picture), empty) if in_srgb else decode(picture, data, empty)
         rest = _read_rest(picture, data)
         if picture.mode == "CMYK":
             rest["icc"] = None  # it was of the four inks
@@ -111,11 +111,16 @@ def encode_photo(photo: Photo, levels: np.ndarray) -> bytes:
     Of a gray photo the mean of the three channels is written. JPEG and lossy WebP have quality 95, JPEG with full
     colour resolution. Raises ValueError for levels of another type or shape.
     """
+    check_levels(photo, levels)
+    encode = {"JPEG": _to_jpeg, "PNG": _to_png, "WEBP": _to_webp, "TIFF": _to_tiff, "BMP": _to_bmp}[photo.format]
+    return encode(photo, _pixels(photo, levels))
+
+
+def check_levels(photo: Photo, levels: np.ndarray) -> None:
+    """Raise ValueError for levels of another type or shape than those of `photo`."""
     if levels.dtype != photo.levels.dtype or levels.shape != photo.levels.shape:
         expected, got = (f"{array.dtype} {array.shape}" for array in (photo.levels, levels))
         raise ValueError(f"levels: expected {expected} as they were read, got {got}; round and scale them first")
-    encode = {"JPEG": _to_jpeg, "PNG": _to_png, "WEBP": _to_webp, "TIFF": _to_tiff, "BMP": _to_bmp}[photo.format]
-    return encode(photo, _pixels(photo, levels))
 
 
 def restored_file(photo: Photo, levels: np.ndarray, original: bytes, unchanged: bool) -> bytes:

@@ -23,13 +23,16 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt(3)
 MAPS = 7  # feature maps of the first level's width, expanded, that are alive at once; measured
 
 
-def affordable_tile(config: ModelConfig, reach: int, device: torch.device) -> int:
-    """The side in pixels of a tile that fits into the free memory of `device`, at least what `reach` needs."""
+def affordable_tile(config: ModelConfig, reach: int, device: torch.device, memory: int | None = None) -> int:
+    """The side in pixels of a tile that fits into the free memory of `device`, at least what `reach` needs.
+
+    Of the CPU's at most `memory` bytes: the share of one who is not alone (`ipt.restoring.budget`).
+    """
     smallest = 2 * reach + BLEND + config.size_multiple
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] * SHARE
     else:
-        free = min(free_memory() * SHARE / KEPT, MOST)
+        free = min(free_memory() * SHARE / KEPT, (MOST * KEPT if memory is None else memory) / KEPT, MOST)
     side = int((free / bytes_per_pixel(config)) ** 0.5)
     return max(side // config.size_multiple * config.size_multiple, smallest)
 

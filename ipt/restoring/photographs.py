@@ -13,16 +13,17 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from ipt.files import replace_file
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
+from ipt.photos import photo as in_this_process
 from ipt.photos import png
 from ipt.photos.images import FORMATS, READ_ONLY, ImageError
-from ipt.photos.photo import Photo, read_photo, write_photo
+from ipt.photos.photo import Photo
 from ipt.restoring.memory import out_of_memory
 from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
@@ -36,6 +37,16 @@ _GRAY_PROFILE = b"GRAY"  # the colour space in the head of an ICC profile
 
 class InputError(ValueError):
     """Files or folders that cannot be worked on as they were named."""
+
+
+class PhotoFiles(Protocol):
+    """Who reads and writes photographs: `ipt.photos.photo`, or `FileProcesses` for those of strangers."""
+
+    def read_photo(self, source: Path) -> Photo:
+        """`ipt.photos.photo.read_photo`."""
+
+    def write_photo(self, photo: Photo, levels: np.ndarray, path: Path, like: Path | None = None) -> None:
+        """`ipt.photos.photo.write_photo`."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,9 @@ def check_request(model: InstructIPT, request: Request) -> None:
         spans(request.tile + 1, request.tile, reach, model.config.size_multiple)
 
 
-def restore_file(model: InstructIPT, source: Path, target: Path, request: Request) -> Report:
+def restore_file(
+    model: InstructIPT, source: Path, target: Path, request: Request, files: PhotoFiles = in_this_process
+) -> Report:
     """Restore the photograph `source` into `target`, whole or not at all, and say what was done.
 
     A clean one is copied byte for byte. A target whose suffix names another format than the source's becomes a file of
@@ -187,7 +200,7 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         return dataclasses.replace(report, error=f"{compared} is there already; --overwrite replaces it")
     started = time.perf_counter()
     try:
-        original = read_photo(source)
+        original = files.read_photo(source)
         photo = _converted(original, source, target)
         height, width = photo.levels.shape[:2]
         report = dataclasses.replace(report, width=width, height=height)
@@ -206,12 +219,12 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
-            _write_comparison(photo, restored, source, compared)
+            _write_comparison(files, photo, restored, source, compared)
         if unchanged and photo is original and not photo.foreign:
             with replace_file(target, like=source) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            write_photo(photo, restored, target, like=source)
+            files.write_photo(photo, restored, target, like=source)
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         return dataclasses.replace(report, error=_reason(error, source, target))
     return dataclasses.replace(
@@ -264,7 +277,7 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     return dataclasses.replace(photo, format=kind, alpha=alpha, gray=gray, pieces=pieces)
 
 
-def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared: Path) -> None:
+def _write_comparison(files: PhotoFiles, photo: Photo, restored: np.ndarray, source: Path, compared: Path) -> None:
     """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other."""
     height, width = restored.shape[:2]
     beside = 2 * width + 4 <= _LONGEST
@@ -274,4 +287,4 @@ def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared
     ]
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
-    write_photo(plain, sheet, compared, like=source)
+    files.write_photo(plain, sheet, compared, like=source)

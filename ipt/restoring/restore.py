@@ -91,16 +91,25 @@ def restore_tasks(
     *,
     strength: float = 1.0,
     tile: int | None = None,
+    memory: int | None = None,
     precision: Precision = "auto",
     quality: Quality = "normal",
     before_tile: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Restore an image for each of `tasks`, one after the other; arguments and errors as of `restore_image`.
 
-    `before_tile` is called before each tile; what it raises ends the work.
+    `memory` is what tiles may take on the CPU, in bytes (None: a share of what is free). `before_tile` is called before
+    each tile; what it raises ends the work.
     """
     restore = restorer(
-        model, tasks, strength=strength, tile=tile, precision=precision, quality=quality, before_tile=before_tile
+        model,
+        tasks,
+        strength=strength,
+        tile=tile,
+        memory=memory,
+        precision=precision,
+        quality=quality,
+        before_tile=before_tile,
     )
     return restore(image)
 
@@ -111,6 +120,7 @@ def restorer(
     *,
     strength: float = 1.0,
     tile: int | None = None,
+    memory: int | None = None,
     precision: Precision = "auto",
     quality: Quality = "normal",
     before_tile: Callable[[], None] = lambda: None,
@@ -145,7 +155,7 @@ def restorer(
         check_image(image)
         if not networks or is_flat(image):
             return image.copy()
-        side = affordable_tile(model.config, reach, device) if tile is None else tile
+        side = affordable_tile(model.config, reach, device, memory) if tile is None else tile
         with kept_memory():
             return restore_in_tiles(image, restore_part, tile=side, reach=reach, multiple=model.config.size_multiple)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ipt.files import replace_file
-from ipt.photos.images import ImageError, read_thumbnail
+from ipt.photos.images import ImageError
 from pipelines.common.processes import ordered_map
 from pipelines.pictures.duplicates import Seen, perceptual_hash
-from pipelines.pictures.sources import Picture, SourceError
+from pipelines.pictures.sources import Picture, SourceError, read_small_picture
 from pipelines.pictures.tiles import fits
 
 _HASH_SIDE = 64  # pixels; the hash looks at 32 x 32
@@ -46,7 +46,7 @@ def _inspect(picture: Picture, tile: int) -> tuple[int | None, str | None]:
     if picture.path is None:
         return None, None
     try:
-        thumbnail, size = read_thumbnail(picture.path, _HASH_SIDE)
+        thumbnail, size = read_small_picture(picture, _HASH_SIDE)
     except ImageError as error:
         return None, str(error)
     if not fits(size, picture.scales, tile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import zlib
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ipt.photos.images import FORMATS, read_image
+from ipt.photos import images
+from ipt.photos.file_processes import FileProcesses
+from ipt.photos.images import FORMATS
 from pipelines.pictures.dead_leaves import draw_dead_leaves
 
 if TYPE_CHECKING:  # worker processes import this module, and params imports all degradations
@@ -31,6 +34,9 @@ _BUILTIN_FILES = {
     "motorcycle": ("skimage", "data/motorcycle_left.png"),
     "rocket": ("skimage", "data/rocket.jpg"),
 }
+
+
+_BUILTIN = "builtin"
 
 
 class SourceError(ValueError):
@@ -62,9 +68,27 @@ def list_pictures(source: Source, seed: int) -> list[Picture]:
 
 def read_picture(picture: Picture) -> np.ndarray:
     """Read or draw a picture: float32 (H, W, 3) RGB in [0, 1]; ImageError for a bad file."""
-    if picture.path is not None:
-        return read_image(picture.path)
-    return draw_dead_leaves(np.random.default_rng(picture.seed), picture.size)
+    if picture.path is None:
+        return draw_dead_leaves(np.random.default_rng(picture.seed), picture.size)
+    return images.read_image(picture.path) if _is_ours(picture) else _files().read_image(picture.path)
+
+
+def read_small_picture(picture: Picture, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read the file of a picture at a fraction of its size, as `ipt.photos.images.read_thumbnail` does."""
+    assert picture.path is not None, picture
+    read = images.read_thumbnail if _is_ours(picture) else _files().read_thumbnail
+    return read(picture.path, side)
+
+
+def _is_ours(picture: Picture) -> bool:
+    """Whether the file comes with a package: one that does harm would have done it already."""
+    return picture.source == _BUILTIN
+
+
+@functools.cache
+def _files() -> FileProcesses:
+    """The process that reads the files of this one, which ends with it; worker processes have one each."""
+    return FileProcesses()
 
 
 def _folder_pictures(folder: Folder) -> list[Picture]:
@@ -100,7 +124,7 @@ def _builtin_pictures(builtin: Builtin) -> list[Picture]:
                 f"prepare.sources: builtin: {name!r} is not in the installed {package} "
                 f"(expected {path or package}); install the versions of constraints.txt"
             )
-        pictures.append(Picture("builtin", name, builtin.scales, path))
+        pictures.append(Picture(_BUILTIN, name, builtin.scales, path))
     return pictures
 
 

@@ -15,7 +15,8 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from ipt.model import InstructIPT
-from ipt.photos.photo import read_photo, restored_file
+from ipt.photos.file_processes import FileProcesses
+from ipt.restoring.budget import MemoryBudget, file_limits
 from ipt.restoring.restore import plan_restoration, restore_tasks
 
 CANNOT_RESTORE = (ValueError, MemoryError, RuntimeError)  # wrong input; a picture too large for this machine
@@ -35,7 +36,9 @@ class InstructIPTModel(PythonModel):
     """
 
     def load_context(self, context) -> None:
-        """Load the checkpoint folder that was registered."""
+        """Load the checkpoint folder that was registered, and start a process that reads and writes the files."""
+        share = MemoryBudget.of_what_is_free().files_alone()
+        self.files = FileProcesses(1, file_limits(share, MAX_PIXELS))
         self.model = InstructIPT.from_pretrained(context.artifacts["checkpoint"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
@@ -48,13 +51,13 @@ class InstructIPTModel(PythonModel):
         try:
             data = _bytes(row.get("image"))
             strength = _number(row.get("strength"))
-            photo = read_photo(data, MAX_PIXELS)
+            photo = self.files.read_photo(data, MAX_PIXELS)
             wish = {name: _text(name, row.get(name)) for name in ("task", "instruction")}
             plan = plan_restoration(self.model, photo.levels, **wish)
             restored = restore_tasks(self.model, photo.levels, plan.tasks, strength=strength)
             unchanged = np.array_equal(restored, photo.levels)
             return {
-                "image": restored_file(photo, restored, data, unchanged),
+                "image": self.files.restored_file(photo, restored, data, unchanged),
                 "task": ", ".join(plan.tasks),
                 "probabilities": json.dumps({name: round(value, 3) for name, value in plan.probabilities.items()}),
                 "error": None,

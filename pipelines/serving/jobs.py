@@ -28,6 +28,7 @@ class Job(Steps):
     instruction: str | None = None
     strength: float = 1.0
     precision: Precision = "auto"
+    memory: int | None = None  # bytes that its tiles, or the batch that it is in, may take
 
     def is_small(self) -> bool:
         """Whether it can go into a batch."""
@@ -58,7 +59,8 @@ def restore_jobs(jobs: Sequence[Job]) -> list[Outcome | Exception]:
 
 
 def _restore_with(model: InstructIPT, jobs: Sequence[Job]) -> dict[Job, Outcome | Exception]:
-    tile = affordable_tile(model.config, model.backbone.reach, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    tile = affordable_tile(model.config, model.backbone.reach, device, jobs[0].memory)  # of one service: all the same
     results: dict[Job, Outcome | Exception] = {}
     plans = {job: _attempt(_plan, model, job) for job in jobs}
     together: dict[tuple, list[Job]] = {}
@@ -82,7 +84,7 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
-    side = job.begin(model, job.levels, plan)
+    side = job.begin(model, job.levels, plan, job.memory)
     restored = restore_tasks(
         model,
         job.levels,

@@ -45,11 +45,11 @@ def create_app(service: Service) -> FastAPI:
     @app.get(
         "/readyz",
         operation_id="readyz",
-        summary="The service has a model and room in its queue",
-        responses=refusals({503: "It has not, or is stopping."}),
+        summary="The service works and has room in its queue",
+        responses=refusals({503: "It has not, restores nothing, or is stopping."}),
     )
     async def answer_ready() -> dict[str, str]:
-        return service.ready()
+        return await service.ready()
 
     @app.get(
         "/metrics",

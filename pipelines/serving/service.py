@@ -20,18 +20,21 @@ from starlette.responses import Response
 
 from ipt.network.precision import Precision
 from ipt.page.answers import mime, picture_answer, refused, tell
-from ipt.page.pictures import Look, look, preview, read_picture
+from ipt.page.canary import Canary, send_through
 from ipt.page.progress import PROGRESS, last_pieces
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.page.routes import MISTAKE, about
-from ipt.photos.photo import restored_file
+from ipt.photos.child import Call
+from ipt.photos.look import Look
+from ipt.restoring.budget import MemoryBudget, file_limits
+from pipelines.serving.files import Files
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
 from pipelines.serving.model import Watcher
 from pipelines.serving.progress import Pending, told
 from pipelines.serving.senders import Senders
 
-_FILE_THREADS = 2  # that decode and encode
+_FILE_PROCESSES = 2  # that decode and encode
 _FAREWELL = 2.0  # seconds, for the last bytes to leave Ray's process that speaks HTTP and for others to be told 503
 
 
@@ -61,18 +64,23 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(1 if settings.device == "cpu" else torch.get_num_threads())
         self._settings, self._log, self._metrics = settings, Log(prints=settings.prints), Metrics()
+        budget = MemoryBudget.of_what_is_free()
+        files, network = budget.files(_FILE_PROCESSES), budget.network(settings.threads + 1)
+        self._files = Files(files.count, file_limits(files, settings.max_pixels, settings.timeout))
+        self._threads, self._memory = max(network.count - 1, 1), network.each
         self._watcher = Watcher(
-            settings.model, settings.device, settings.threads, settings.watch, self._reloaded, settings.precision
+            settings.model, settings.device, self._threads, settings.watch, self._reloaded, settings.precision
         )
         self._metrics.model.labels(self._watcher.loaded.version).set(1)
-        self._files = ThreadPoolExecutor(_FILE_THREADS)
         self._large = ThreadPoolExecutor(1)
-        self._small = ThreadPoolExecutor(settings.threads)
+        self._small = ThreadPoolExecutor(self._threads)
         self._batched = self._make_batched()
         self._senders = Senders(settings.queue)
         self._metrics.senders.set_function(self._senders.__len__)
         self._jobs: list[Job] = []  # that wait for the network or are at work, in the order they came
         self._waiting, self._stopping = 0, False
+        self._canary = Canary(self._send_through, settings.timeout, self._canary_came)
+        self._canary.send()
 
     def _make_batched(self):
         settings, workers = self._settings, self._small
@@ -80,7 +88,7 @@ class Service:
         @serve.batch(
             max_batch_size=settings.batch,
             batch_wait_timeout_s=settings.batch_wait,
-            max_concurrent_batches=settings.threads,
+            max_concurrent_batches=self._threads,
         )
         async def restore_batch(jobs: list[Job]) -> list[Outcome | Exception]:
             return await asyncio.get_running_loop().run_in_executor(workers, restore_jobs, jobs)
@@ -109,10 +117,11 @@ class Service:
         asks = settings.token is not None
         return about(loaded.model, loaded.version, settings.max_body, settings.max_pixels, asks)
 
-    def ready(self) -> dict[str, str]:
-        """The model's version; a RequestError of 503 where no request is taken."""
+    async def ready(self) -> dict[str, str]:
+        """The version served; a RequestError of 503 where no request is taken or a test picture failed."""
         if self._stopping or self._waiting >= self._settings.queue:
             raise RequestError(503, "stopping" if self._stopping else "the queue is full")
+        await self._canary.check()
         return {"status": "ready", "model": self._watcher.loaded.version}
 
     def metrics(self, request: Request) -> bytes:
@@ -123,8 +132,7 @@ class Service:
     async def look(self, request: Request) -> Look:
         """What a browser can show of a picture."""
         async with self._admitted(request) as order:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._files, look, order.image, self._settings.max_pixels)
+            return await self._files.look(order.image)
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -181,7 +189,7 @@ class Service:
         seen |= {"tasks": done["tasks"], "by": done["by"], "batch": outcome.batch, "model": done["model"]}
         if PROGRESS not in request.headers.get("accept", ""):
             return picture_answer(request, content, mime(photo), done)
-        shown = await asyncio.get_running_loop().run_in_executor(self._files, preview, photo, outcome.restored)
+        shown = await self._files.preview(photo, outcome.restored)
         done["unchanged"] = content is order.image
         pieces = last_pieces(done, {"restored": (content, mime(photo)), "preview": shown})
         return Response(b"".join(pieces), media_type=PROGRESS)
@@ -214,11 +222,11 @@ class Service:
         loop, loaded = asyncio.get_running_loop(), self._watcher.loaded
         check_order(loaded.model, order)
         pending.accepted.set()
-        photo = await loop.run_in_executor(self._files, read_picture, order.image, self._settings.max_pixels)
+        photo = await self._files.read(order.image)
         height, width = photo.levels.shape[:2]
         seen |= {"format": photo.format, "width": width, "height": height}
         job = pending.job = Job(
-            loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision
+            loaded, photo.levels, order.task, order.instruction, order.strength, self._settings.precision, self._memory
         )
         self._jobs.append(job)
         try:
@@ -233,9 +241,7 @@ class Service:
         finally:
             self._jobs.remove(job)
         unchanged = not outcome.plan.tasks or np.array_equal(outcome.restored, photo.levels)
-        content = await loop.run_in_executor(
-            self._files, restored_file, photo, outcome.restored, order.image, unchanged
-        )
+        content = await self._files.restored(photo, outcome.restored, order.image, unchanged)
         return photo, outcome, content, loaded.version
 
     def _check_token(self, request: Request) -> None:
@@ -245,6 +251,21 @@ class Service:
         digest = hashlib.sha256(given.strip().encode()).digest()
         if not hmac.compare_digest(digest, self._settings.token) or kind.lower() != "bearer":
             raise RequestError(401, "Authorization: expected Bearer and the service's token")
+
+    def _send_through(self, picture: bytes, call: Call) -> None:
+        loaded = self._watcher.loaded
+
+        def restore(levels: np.ndarray) -> np.ndarray:
+            task, precision = loaded.model.config.tasks[0], self._settings.precision
+            (outcome,) = restore_jobs([Job(loaded, levels, task, precision=precision, memory=self._memory)])
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome.restored
+
+        send_through(self._files.processes, restore, picture, call)
+
+    def _canary_came(self, wrong: str | None) -> None:
+        self._log.write("canary_failed" if wrong else "canary", error=wrong)
 
     def _reloaded(self, event: str, **values: str) -> None:
         if event == "model":

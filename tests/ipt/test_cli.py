@@ -332,10 +332,10 @@ def test_a_model_of_a_registry_is_fetched_by_whoever_knows_its_scheme(ipt, monke
 
 
 def test_an_interruption_says_that_the_same_command_does_the_rest(ipt, monkeypatch):
-    def interrupted(model, source, target, request):
+    def interrupted(model, source, target, *rest):
         if source.name == "b.png":
             raise KeyboardInterrupt
-        return restore_file(model, source, target, request)
+        return restore_file(model, source, target, *rest)
 
     restore_file = photographs.restore_file
     photograph("in/a.png"), photograph("in/b.png"), photograph("in/c.png")

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from ipt.model import InstructIPT
 from ipt.page.app import create_app
 from ipt.page.jobs import Workshop
+from ipt.photos.file_processes import FileProcesses
 
 HERE = "http://127.0.0.1:8000"
 
@@ -19,9 +20,15 @@ def model(make_config, fill_parameters):
     return fill_parameters(InstructIPT(make_config()), 0, 0.1).eval()
 
 
+@pytest.fixture(scope="session")
+def files():
+    with FileProcesses(2) as files:
+        yield files
+
+
 @pytest.fixture
-def workshop(model):
-    workshop = Workshop(model, max_pixels=500_000)
+def workshop(model, files):
+    workshop = Workshop(model, files, max_pixels=500_000)
     yield workshop
     workshop.close()
 

@@ -39,11 +39,11 @@ def model(make_config, fill_parameters):
 
 
 @pytest.fixture(scope="module")
-def service(model):
+def service(model, files):
     """The page's service in a thread: it understands every sentence as asking for `derain`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InstructIPT, "understand", lambda self, text: {"denoise": 0.1, "derain": 0.9, "deblur": 0.0})
-        workshop = Workshop(model, max_pixels=30_000_000)
+        workshop = Workshop(model, files, max_pixels=30_000_000)
         app = create_app(workshop, "tiny", max_body=50_000_000)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -12,6 +12,7 @@ import uvicorn
 from ipt.page.app import create_app
 from ipt.page.jobs import Job, Workshop
 from ipt.page.requests import Order, RequestError
+from ipt.photos.file_processes import FileProcesses
 
 
 @pytest.fixture
@@ -92,10 +93,10 @@ def test_too_little_memory_is_said_in_words(workshop, encoded, monkeypatch, erro
 
 
 @pytest.mark.parametrize("accept", ["image/*", "application/vnd.instruct-ipt.progress"])
-def test_a_connection_that_ends_frees_its_job(model, encoded, endless, accept):
+def test_a_connection_that_ends_frees_its_job(model, files, encoded, endless, accept):
     """As when a tab is closed: over a real connection, where the client of the other tests has none."""
     begun, ended = endless
-    workshop = Workshop(model)
+    workshop = Workshop(model, files)
     server = uvicorn.Server(uvicorn.Config(create_app(workshop, "m", 1_000_000), log_level="error"))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -118,3 +119,17 @@ def test_a_connection_that_ends_frees_its_job(model, encoded, endless, accept):
         thread.join(10)
         workshop.close()
     assert not thread.is_alive()
+
+
+def test_a_file_that_is_given_up_while_it_is_read_frees_the_workshop_at_once(model, encoded):
+    async def come_and_go(workshop):
+        with workshop.submit(Job(Order(b"sleep", "denoise"))):
+            await asyncio.sleep(0.5)
+        with workshop.submit(Job(Order(encoded(), "denoise"))) as future:
+            return await asyncio.wait_for(future, 20)
+
+    with FileProcesses(1, program="hostile_file_process") as files:
+        files.read_photo(encoded())
+        workshop = Workshop(model, files)
+        assert asyncio.run(come_and_go(workshop)).plan.tasks == ("denoise",)
+        workshop.close()

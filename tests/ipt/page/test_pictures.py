@@ -5,7 +5,7 @@ import struct
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
-from ipt.page.pictures import preview
+from ipt.photos.look import preview
 from ipt.photos.photo import read_photo
 
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ipt.photos.file_processes import FileProcesses
+from ipt.photos.images import read_image
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Source
-from pipelines.pictures.sources import SourceError, list_pictures, read_picture
+from pipelines.pictures import sources
+from pipelines.pictures.selection import inspect_pictures
+from pipelines.pictures.sources import Picture, SourceError, list_pictures, read_picture
 
 
 def folder_source(path):
@@ -69,3 +73,15 @@ def test_dead_leaves_depend_on_seed_and_index_alone():
 def test_no_dead_leaves_is_an_error():
     with pytest.raises(SourceError, match="1 or more, got 0"):
         list_pictures(Source(None, None, DeadLeaves(0, 32)), 0)
+
+
+def test_a_file_that_kills_its_reader_is_a_bad_picture_and_the_others_are_read(tmp_path, monkeypatch):
+    with FileProcesses(program="hostile_file_process") as files:
+        monkeypatch.setattr(sources, "_files", lambda: files)
+        (tmp_path / "crash.png").write_bytes(b"crash")
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / "good.png")
+        pictures = [Picture("folder", name, (1.0,), tmp_path / name) for name in ("crash.png", "good.png")]
+        usable, bad = inspect_pictures(pictures, 32, None)
+        assert [picture.name for picture, _ in usable] == ["good.png"]
+        assert "its decoder crashed" in bad[0][1]
+        assert np.array_equal(read_picture(pictures[1]), read_image(pictures[1].path))

@@ -20,7 +20,10 @@ from PIL import Image
 from ipt import restore_image
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.page import canary
 from ipt.page.progress import PROGRESS
+from ipt.photos import child
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
 from ipt.restoring.restore import plan_restoration
 from pipelines.serving import service as serve_worker
@@ -170,8 +173,9 @@ def test_what_is_refused_and_how(answers, settings):
 
 def test_a_full_queue_and_a_late_answer(answers, settings, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: release.wait(5) and [ValueError("late")] * len(jobs))
     service = Service(replace(settings, queue=2, timeout=0.3))
+    service._canary.send().result(30)
+    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: release.wait(5) and [ValueError("late")] * len(jobs))
     got = answers(service, *(restore(encoded(), task="denoise") for _ in range(4)), request("GET", "/readyz"))
     release.set()
     assert [answer.status_code for answer in got] == [504, 504, 429, 429, 503]
@@ -362,3 +366,42 @@ def test_pages_of_other_sites_cannot_use_it_and_a_proxys_names_can(answers, sett
     assert answers(service, restore(encoded(), named, task="derain"))[0].status_code == 200
     other = {"origin": "https://evil.example"}
     assert answers(service, restore(encoded(), other, task="derain"))[0].status_code == 403
+
+
+def test_a_decoder_that_hangs_is_lost_with_its_request_and_no_other_waits_for_it(answers, settings, monkeypatch):
+    """As many of them as there are processes: each would have held a thread that decodes for ever."""
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    service = Service(replace(settings, timeout=1.0))
+    service._canary.send().result(30)
+    bad = answers(service, *(restore(b"sleep", task="denoise") for _ in range(2)))
+    assert {answer.status_code for answer in bad} <= {504, 422}
+    crashed = answers(service, restore(b"crash", task="denoise"))[0]
+    assert crashed.status_code == 422
+    assert "its decoder crashed" in crashed.json()["error"]
+    for _ in range(4):
+        good = answers(service, restore(encoded(), task="denoise"))[0]
+        assert good.status_code == 200
+
+
+def test_a_service_that_cannot_work_says_so_until_it_can(answers, settings, monkeypatch):
+    """Its queue is empty and its model is there, but no file can be read, or nothing restored."""
+    monkeypatch.setattr(canary, "_EVERY", 0.0)
+    monkeypatch.setattr(canary, "_AGAIN", 0.0)
+    service, ready = Service(settings), request("GET", "/readyz")
+    assert answers(service, ready)[0].status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(serve_worker, "restore_jobs", lambda jobs: [RuntimeError("no memory")])
+        answer = answers(service, ready)[0]
+        assert answer.status_code == 503
+        assert answer.json()["error"] == "a test picture did not come through: RuntimeError: no memory"
+    assert answers(service, ready)[0].status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(child.sys, "executable", "/nowhere/python")
+        for one in service._files.processes._idle.queue:
+            one._process.kill()
+        answer = answers(service, ready)[0]
+        assert answer.status_code == 503
+        assert "no process to read files can be started" in answer.json()["error"]
+    assert answers(service, ready)[0].status_code == 200
+    events = [line["event"] for line in log_of(service)]
+    assert events == ["canary_failed", "canary", "canary_failed", "canary"]
