@@ -163,6 +163,13 @@ def test_an_answer_that_cannot_be_is_not_believed(hostile, what):
     assert hostile.read_photo(b"lie nothing|" + FILES["png"]).levels.shape == (24, 20, 3)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what a process has")
+def test_what_files_leave_in_memory_is_not_missing_to_the_next_ones(hostile):
+    """200 MB of each, where a process may have 300."""
+    for _ in range(6):
+        assert hostile.read_photo(b"leak " + FILES["png"]).levels.shape == (24, 20, 3)
+
+
 def test_good_files_are_read_beside_bad_ones(hostile):
     wanted = read_photo(FILES["jpeg"])
 

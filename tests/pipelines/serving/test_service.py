@@ -90,7 +90,8 @@ def log_of(service: Service) -> list[dict]:
 
 
 def test_requests_at_the_same_time_share_a_batch_and_keep_their_formats(answers, settings, model):
-    service = Service(settings)
+    service = Service(replace(settings, batch_wait=0.5))
+    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
     wishes = [
         (encoded(seed=1), {"task": "denoise"}),
         (encoded(mode="RGBA", seed=2), {"task": "deblur"}),
