@@ -18,6 +18,7 @@ import pytest
 from hostile_file_process import ACTIONS, VALUES
 from PIL import Image
 
+from ipt.photos import child
 from ipt.photos.child import Call, Limits
 from ipt.photos.file_processes import FileProcesses, GaveUpError
 from ipt.photos.images import ImageError, TooManyPixelsError, read_image, read_thumbnail
@@ -98,6 +99,18 @@ def test_a_photograph_is_what_it_is_without_processes(files, tmp_path, name):
     wanted, wanted_size = read_thumbnail(path, 4)
     assert np.array_equal(image, wanted)
     assert size == wanted_size
+
+
+@pytest.mark.parametrize("has", [False, True], ids=["streams", "a file on a disk"])
+def test_a_system_without_shared_memory_has_other_ways(monkeypatch, has):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    if not has:
+        monkeypatch.setattr(child, "_new_file", lambda: None)
+    with FileProcesses(1) as files:
+        for name in ("alpha", "wide tiff"):
+            photo = read_photo(FILES[name])
+            same(files.read_photo(FILES[name]), photo)
+            assert files.encode_photo(photo, photo.levels) == encode_photo(photo, photo.levels)
 
 
 def test_errors_are_what_they_are_without_processes(files, tmp_path, monkeypatch):
@@ -267,9 +280,9 @@ def test_a_process_knows_no_torch_and_is_the_first_to_go(tmp_path):
     known = set(psutil.Process().children())
     with FileProcesses(1) as files:
         files.read_photo(FILES["png"])
-        (child,) = set(psutil.Process().children()) - known
-        assert not [one for one in child.memory_maps() if "torch" in one.path]
+        (process,) = set(psutil.Process().children()) - known
+        assert not [one for one in process.memory_maps() if "torch" in one.path]
         if sys.platform.startswith("linux"):
-            assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "1000"
-            assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-            assert child.rlimit(psutil.RLIMIT_DATA)[1] < 20e9
+            assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "1000"
+            assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+            assert process.rlimit(psutil.RLIMIT_DATA)[1] < 20e9

@@ -329,6 +329,7 @@ def test_a_service_that_cannot_work_says_so_until_it_can(answers, settings, monk
         patch.setattr(child.sys, "executable", "/nowhere/python")
         for one in service._files.processes._idle.queue:
             one._process.kill()
+            one._process.wait()
         answer = answers(service, ready)[0]
         assert answer.status_code == 503
         assert "no process to read files can be started" in answer.json()["error"]
