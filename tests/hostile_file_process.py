@@ -44,6 +44,7 @@ def _say(data: bytes) -> None:
 
 
 _STREAM: list[int] = []
+_LEAKED: list[bytearray] = []
 ACTIONS = {
     b"sleep": _sleep,
     b"compute": _compute,
@@ -66,6 +67,9 @@ def _act(job: file_process.Job, message: Message, empty: Any) -> Message:
     data = Path(path).read_bytes() if path else b"".join(message.texts[:1])
     if data in ACTIONS:
         ACTIONS[data]()
+    if data.startswith(b"leak "):
+        _LEAKED.append(bytearray(200_000_000))
+        message.texts = [data.removeprefix(b"leak ")]
     return _lie(data, job, message, empty) if data.startswith(b"lie ") else job(message, empty)
 
 

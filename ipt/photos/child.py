@@ -139,7 +139,7 @@ class Child:
         finally:
             with self._lock:
                 self._asked += 1
-                if self._closed:
+                if self._closed or self._why:  # ended just when it had answered
                     self._end_process()
 
     def _ask(self, message: Message, call: Call, take: Callable[[Message], Result]) -> Result:
@@ -164,9 +164,11 @@ class Child:
         if not self._ready:
             self._ready = bool(self._channel.receive(0).values["ready"])
         used = self._channel.send(message)
-        answer = self._channel.receive(self._limits.memory)
+        answer = self._channel.receive(self._limits.pixels * _PIXEL_BYTES + self._limits.memory)
         result = take(answer)
-        if self._area and max(used, sum(array.nbytes for array in answer.pixels)) > _KEPT:
+        if answer.values.get("last"):
+            self._end_process()
+        elif self._area and max(used, sum(array.nbytes for array in answer.pixels)) > _KEPT:
             self._area.free()
         return result
 
@@ -184,11 +186,13 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(_LAST_SECONDS)
         self._end_process()
-        if not self._ready and not self._why:
+        with self._lock:  # what still ends the old one is not meant for the new one
+            self._asked, why, self._why = self._asked + 2, self._why, None
+        if not self._ready and not why:
             return NoProcessError(f"no process to read files could be started; it ended with {code} ({error!r})")
         with contextlib.suppress(OSError):  # it is tried again when it is needed
             self.start()
-        return EndedError(self._why or _words(code, error, self._limits))
+        return EndedError(why or _words(code, error, self._limits))
 
     def close(self) -> None:
         """End the process for good; a thread that asks it gets an EndedError."""

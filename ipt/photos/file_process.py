@@ -32,7 +32,7 @@ with suppress(ImportError):  # of Windows
 
 _ANY = 1 << 62  # bytes: the parent may send what it likes
 _GRACE = 5  # seconds that the parent has to end us, before we do
-_LEAK = 1 << 28  # bytes that a process may have more after its work than before
+_LEAK = 1 << 28  # bytes that a process may have lost after its work; more would be missing to the next file
 _REST = 1.0  # seconds without work after which memory that was kept for it goes back
 
 
@@ -112,10 +112,12 @@ def main(told: dict[str, Any], jobs: Mapping[str, Job] = JOBS) -> None:
             with limited_time(settings, reader.fileno()):
                 answer = _answer(jobs, message, empty)
             del message
+            sent = sum(map(len, answer.texts)) + sum(array.nbytes for array in answer.pixels)
+            if _held() - before - sent > min(_LEAK, settings.memory // 2):
+                _trim()
+                answer.values["last"] = _held() - before - sent > min(_LEAK, settings.memory // 2)
             channel.send(answer)
             del answer
-            if _held() > before + _LEAK:  # what was lost would be missing to the next file
-                return
 
 
 def _own_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -130,9 +132,13 @@ def _own_streams() -> tuple[BinaryIO, BinaryIO]:
 def _rest(stream: BinaryIO) -> None:
     """Wait for work; where there is none for a while, give back what the C library keeps, if that is glibc."""
     if sys.platform != "win32" and not select.select([stream], [], [], _REST)[0]:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim:
-            trim(0)
+        _trim()
+
+
+def _trim() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform != "win32" else None
+    if trim:
+        trim(0)
 
 
 def _answer(jobs: Mapping[str, Job], message: Message, empty: Empty) -> Message:

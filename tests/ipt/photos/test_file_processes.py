@@ -18,6 +18,7 @@ import pytest
 from hostile_file_process import ACTIONS, VALUES
 from PIL import Image
 
+from ipt.photos import child
 from ipt.photos.child import Call, Limits
 from ipt.photos.file_processes import FileProcesses, GaveUpError
 from ipt.photos.images import ImageError, TooManyPixelsError, read_image, read_thumbnail
@@ -100,6 +101,18 @@ def test_a_photograph_is_what_it_is_without_processes(files, tmp_path, name):
     assert size == wanted_size
 
 
+@pytest.mark.parametrize("has", [False, True], ids=["streams", "a file on a disk"])
+def test_a_system_without_shared_memory_has_other_ways(monkeypatch, has):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    if not has:
+        monkeypatch.setattr(child, "_new_file", lambda: None)
+    with FileProcesses(1) as files:
+        for name in ("alpha", "wide tiff"):
+            photo = read_photo(FILES[name])
+            same(files.read_photo(FILES[name]), photo)
+            assert files.encode_photo(photo, photo.levels) == encode_photo(photo, photo.levels)
+
+
 def test_errors_are_what_they_are_without_processes(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cut.png").write_bytes(FILES["png"][:300])
@@ -161,6 +174,13 @@ def test_an_answer_that_cannot_be_is_not_believed(hostile, what):
     with pytest.raises(GaveUpError, match="answered nonsense"):
         hostile.read_photo(b"lie " + what.encode() + b"|" + FILES["png"])
     assert hostile.read_photo(b"lie nothing|" + FILES["png"]).levels.shape == (24, 20, 3)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what a process has")
+def test_what_files_leave_in_memory_is_not_missing_to_the_next_ones(hostile):
+    """200 MB of each, where a process may have 300."""
+    for _ in range(6):
+        assert hostile.read_photo(b"leak " + FILES["png"]).levels.shape == (24, 20, 3)
 
 
 def test_good_files_are_read_beside_bad_ones(hostile):
@@ -260,9 +280,9 @@ def test_a_process_knows_no_torch_and_is_the_first_to_go(tmp_path):
     known = set(psutil.Process().children())
     with FileProcesses(1) as files:
         files.read_photo(FILES["png"])
-        (child,) = set(psutil.Process().children()) - known
-        assert not [one for one in child.memory_maps() if "torch" in one.path]
+        (process,) = set(psutil.Process().children()) - known
+        assert not [one for one in process.memory_maps() if "torch" in one.path]
         if sys.platform.startswith("linux"):
-            assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "1000"
-            assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-            assert child.rlimit(psutil.RLIMIT_DATA)[1] < 20e9
+            assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "1000"
+            assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+            assert process.rlimit(psutil.RLIMIT_DATA)[1] < 20e9

@@ -95,7 +95,8 @@ def log_of(service: Service) -> list[dict]:
 
 
 def test_requests_at_the_same_time_share_a_batch_and_keep_their_formats(answers, settings, model):
-    service = Service(settings)
+    service = Service(replace(settings, batch_wait=0.5))
+    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
     wishes = [
         (encoded(seed=1), {"task": "denoise"}),
         (encoded(mode="RGBA", seed=2), {"task": "deblur"}),
@@ -399,6 +400,7 @@ def test_a_service_that_cannot_work_says_so_until_it_can(answers, settings, monk
         patch.setattr(child.sys, "executable", "/nowhere/python")
         for one in service._files.processes._idle.queue:
             one._process.kill()
+            one._process.wait()
         answer = answers(service, ready)[0]
         assert answer.status_code == 503
         assert "no process to read files can be started" in answer.json()["error"]
