@@ -184,7 +184,7 @@ def test_without_a_tile_memory_decides_by_all_that_is_seen(model, monkeypatch, t
 
     monkeypatch.setattr(restore, "affordable_tile", affordable)
     restored = restore_tasks(model, image, tasks)
-    assert asked == [(model.config, reach, torch.device("cpu"))]
+    assert asked == [(model.config, reach, torch.device("cpu"), None)]
     assert np.array_equal(restored, restore_tasks(model, image, tasks, tile=smallest))
     assert len(asked) == 1  # a tile that is named is not asked for
     assert not np.array_equal(restored, restore_tasks(model, image, tasks, tile=LARGE))  # it has global parts
