@@ -20,7 +20,7 @@ from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.photos import png
 from ipt.photos.images import FORMATS, READ_ONLY, ImageError
-from ipt.photos.photo import Photo, read_photo, write_photo
+from ipt.photos.photo import Photo, encode_photo, read_photo, write_photo
 from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
@@ -173,9 +173,6 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
             reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
             return dataclasses.replace(report, error=reason)
         return dataclasses.replace(report, status="skipped")
-    compared = target.with_name(target.name + COMPARED)
-    if request.compare and compared.exists() and not request.overwrite:
-        return dataclasses.replace(report, error=f"{compared} is there already; --overwrite replaces it")
     started = time.perf_counter()
     try:
         original = read_photo(source)
@@ -197,7 +194,8 @@ def restore_file(model: InstructIPT, source: Path, target: Path, request: Reques
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
-            _write_comparison(photo, restored, source, compared)
+            compared = target.with_name(target.name + COMPARED)
+            _write_comparison(photo, restored, source, compared, request.overwrite)
         if unchanged and photo is original and not photo.foreign:
             with replace_file(target, like=source) as temporary:
                 shutil.copyfile(source, temporary)
@@ -255,8 +253,11 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     return dataclasses.replace(photo, format=kind, alpha=alpha, gray=gray, pieces=pieces)
 
 
-def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared: Path) -> None:
-    """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other."""
+def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared: Path, overwrite: bool) -> None:
+    """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other.
+
+    Raises InputError where another one is there that is not to be overwritten; the same one a killed run left.
+    """
     height, width = restored.shape[:2]
     beside = 2 * width + 4 <= _LONGEST
     line = np.full((height, 4, 3) if beside else (4, width, 3), 255, np.uint8)
@@ -265,4 +266,6 @@ def _write_comparison(photo: Photo, restored: np.ndarray, source: Path, compared
     ]
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
+    if compared.exists() and not overwrite and compared.read_bytes() != encode_photo(plain, sheet):
+        raise InputError(f"{compared} is there already; --overwrite replaces it")
     write_photo(plain, sheet, compared, like=source)
