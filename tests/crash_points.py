@@ -1,7 +1,8 @@
 """Code killed before each of its system calls that changes a file, in turn; and what the next run makes of that.
 
-Linux's ptrace stops a forked child at every system call, those of native libraries and their threads too, so nothing
-has to be compiled, patched or guessed. The forks come out of an interpreter of its own, in which no thread was begun.
+Linux's ptrace stops a forked child at such calls, those of native libraries and their threads too, so nothing has to
+be compiled, patched or guessed; seccomp lets all other calls pass. The forks come out of an interpreter of its own, in
+which no thread was begun. The code starts no processes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import platform
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import traceback
@@ -31,10 +33,12 @@ CALLS = {  # what changes a file, a folder or a lock: its number on x86_64 and o
 }  # fmt: skip
 COLUMN = {"x86_64": 0, "aarch64": 1}
 OPENS = {"open": 1, "openat": 2}  # which argument says for what
-TRACEME, SYSCALL, SETOPTIONS, GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
-OPTIONS = 1 | 2 | 4 | 8 | 1 << 20  # told of calls, forks and threads; dies with who traces
+TRACEME, CONTINUE, SETOPTIONS, GET_SYSCALL_INFO = 0, 7, 0x4200, 0x420E
+OPTIONS = 8 | 0x80 | 1 << 20  # traces threads too, is told what seccomp finds; who is traced dies with who traces
 ANY_CHILD = 0x40000000  # __WALL: threads too
-AT_CALL = signal.SIGTRAP | 0x80
+AT_CALL = signal.SIGTRAP | 7 << 8  # in what waitpid returns
+NO_NEW_PRIVILEGES, SET_SECCOMP, FILTER = 38, 22, 2  # of prctl(2)
+LOAD, IF_EQUAL, RETURN, TRACE, ALLOW = 0x20, 0x15, 0x06, 0x7FF00000, 0x7FFF0000  # of linux/filter.h and seccomp.h
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,12 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+class _Filter(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
 class _Info(ctypes.Structure):
     """struct ptrace_syscall_info, as far as the entry of a call."""
 
@@ -93,14 +103,31 @@ def _ptrace(request: int, process: int = 0, address: object = None, data: object
         raise OSError(number, f"ptrace {request:#x}: {os.strerror(number)}")
 
 
+def _numbers() -> dict[int, str]:
+    column = COLUMN[platform.machine()]
+    return {numbers[column]: name for name, numbers in CALLS.items() if numbers[column] >= 0}
+
+
+def _be_traced() -> None:
+    """From here on each of CALLS stops this process, of whichever thread, until who traces it lets it go on."""
+    numbers = list(_numbers())
+    instructions = [(LOAD, 0, 0, 0)]  # the number of the call
+    instructions += [(IF_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
+    instructions += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, TRACE)]
+    filter_ = _Filter(len(instructions), b"".join(struct.pack("HBBI", *each) for each in instructions))
+    library = ctypes.CDLL(None, use_errno=True)
+    _ptrace(TRACEME)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if library.prctl(SET_SECCOMP, FILTER, ctypes.byref(filter_), 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
 def _call(process: int) -> str | None:
     """The name of the call that a stopped process is about to make, where that changes something."""
     info = _Info()
     _ptrace(GET_SYSCALL_INFO, process, ctypes.sizeof(info), ctypes.addressof(info))
-    if info.op != 1:  # its end
-        return None
-    column = COLUMN[platform.machine()]
-    name = next((name for name, numbers in CALLS.items() if numbers[column] == info.number), None)
+    name = _numbers()[info.number]
     if name in OPENS and not info.arguments[OPENS[name]] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         return None
     return name
@@ -114,8 +141,7 @@ def _child(job: dict, folder: Path, names: dict, traced: bool) -> int:
     try:
         os.chdir(folder)
         if traced:
-            _ptrace(TRACEME)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            _be_traced()
         exec(job["write"], dict(names))
     except BaseException:
         traceback.print_exc()
@@ -128,7 +154,7 @@ def _killed(job: dict, folder: Path, names: dict, calls: int) -> str:
     first = _child(job, folder, names, traced=True)
     os.waitpid(first, 0)
     _ptrace(SETOPTIONS, first, None, OPTIONS)
-    _ptrace(SYSCALL, first)
+    _ptrace(CONTINUE, first)
     while True:
         process, status = os.waitpid(-1, ANY_CHILD)
         if not os.WIFSTOPPED(status):
@@ -137,8 +163,7 @@ def _killed(job: dict, folder: Path, names: dict, calls: int) -> str:
                     raise RuntimeError(f"a run that was not killed ended with status {status}")
                 return "end"
             continue
-        stopped, forward = os.WSTOPSIG(status), 0
-        if stopped == AT_CALL:
+        if status >> 8 == AT_CALL:
             name = _call(process)
             calls -= name is not None
             if calls < 0 and name:
@@ -146,9 +171,8 @@ def _killed(job: dict, folder: Path, names: dict, calls: int) -> str:
                 while os.waitpid(-1, ANY_CHILD)[0] != first:
                     pass
                 return name
-        elif stopped not in (signal.SIGTRAP, signal.SIGSTOP):
-            forward = stopped
-        _ptrace(SYSCALL, process, None, forward)
+        signals = os.WSTOPSIG(status)
+        _ptrace(CONTINUE, process, None, 0 if signals in (signal.SIGTRAP, signal.SIGSTOP) else signals)
 
 
 def _all(job: dict) -> Iterator[tuple[str, str, str]]:

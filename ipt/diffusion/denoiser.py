@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ipt.diffusion.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
@@ -166,7 +166,7 @@ def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
     # Killed between the two, there are weights beside the fingerprint of the backbone that was there before.
     with replace_file(folder / CONFIG) as described, replace_file(folder / WEIGHTS) as file:
         described.write_text(json.dumps(config, indent=2) + "\n")
-        save_file(weights | {SCHEDULE: denoiser._schedule}, file)
+        file.write_bytes(save(weights | {SCHEDULE: denoiser._schedule}))
 
 
 def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> IntervalDenoiser:
