@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CALLS = {  # what changes a file, a folder or a lock: its number on x86_64 and on aarch64, -1 where there is no such call
+CALLS = {  # what changes a file, a folder or a lock: its number on x86_64 and on aarch64, -1 where there is none
     "write": (1, 64), "open": (2, -1), "pwrite64": (18, 68), "writev": (20, 66), "sendfile": (40, 71),
     "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45), "ftruncate": (77, 46),
     "rename": (82, -1), "mkdir": (83, -1), "rmdir": (84, -1), "creat": (85, -1), "link": (86, -1), "unlink": (87, -1),
@@ -50,14 +50,16 @@ class Crash:
     after: Path  # a copy, in which the next run was not killed
 
 
-def crash_points(folder: Path, write: str, setup: str = "", before: str = "") -> list[Crash]:
+def crash_points(folder: Path, write: str, setup: str = "", before: str = "", every: int = 1) -> list[Crash]:
     """Run the code `write` in copies of `folder`, killed before its first, second, ... call that changes something.
+
+    With `every`, before each such call out of so many.
 
     The last run is not killed: its call is "end". After each, `write` runs once more in a copy. `setup` runs once, in
     the interpreter that all come out of; `before` in `folder`, ahead of the first. Copies lie beside `folder`. Raises
     RuntimeError where a run that was not killed fails, or this machine lets nobody trace a child.
     """
-    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before}
+    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before, "every": every}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
@@ -181,7 +183,7 @@ def _all(job: dict) -> Iterator[tuple[str, str, str]]:
     exec(job["setup"], names)
     if job["before"]:
         assert os.waitpid(_child(job | {"write": job["before"]}, start, names, traced=False), 0)[1] == 0
-    for calls in itertools.count():
+    for calls in itertools.count(step=job["every"]):
         found, after = (start.with_name(f"{start.name}-{what}-{calls:03d}") for what in ("found", "after"))
         shutil.copytree(start, found, symlinks=True)
         call = _killed(job, found, names, calls)

@@ -1,6 +1,7 @@
 """Each way in which we write, killed before each of its system calls in turn: all of the old is found or all of the
 new, and the next run ends with the new and nothing beside it. How: tests/crash_points.py."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def check_old_or_new(crashes: list[Crash]) -> None:
     found = [shown(crash.found) for crash in crashes]
     old, new = found[0], found[-1]
     assert old != new
-    changes = [number for number, (one, other) in enumerate(zip(found, found[1:], strict=False)) if one != other]
+    changes = [number for number, (one, other) in enumerate(itertools.pairwise(found)) if one != other]
     assert len(changes) == 1, [crashes[number].call for number in changes]
     assert {tuple(each.items()) for each in found} == {tuple(old.items()), tuple(new.items())}
     for crash in crashes:
@@ -108,12 +109,11 @@ def test_a_saved_model_is_the_old_the_new_or_refused(start):
             weights = load_checkpoint(TaskNetwork, crash.found / "m").state_dict()
             seen.append(weights["backbone.head.weight"].flatten().tolist())
         except CheckpointError as error:
-            assert "model.safetensors: its SHA-256 is" in str(error)
-            refused.append(crash.call)
+            refused.append((crash.call, "model.safetensors: its SHA-256 is" in str(error)))
         load_checkpoint(TaskNetwork, crash.after / "m")
         assert tree(crash.after) == tree(crashes[-1].found)
     # From the name of the checksums to that of the weights; the config is the old one's to the byte.
-    assert refused == ["unlink", "openat", "fsync", "chmod", "rename"]
+    assert refused == [(call, True) for call in ("unlink", "openat", "fsync", "chmod", "rename")]
     assert sorted(map(seen.index, seen)) == list(map(seen.index, seen))  # first the old, then the new
     assert len({tuple(each) for each in seen}) == 2
 
@@ -153,14 +153,15 @@ from pyarrow.fs import LocalFileSystem
 from pipelines.cluster.checkpoints import Checkpoints, latest_checkpoint
 from pipelines.cluster.storage import Patience, Storage
 def upload(number):
-    store = SimpleNamespace(experiment_fs_path=str(Path("runs/train-a").resolve()), storage_filesystem=LocalFileSystem())
+    place = str(Path("runs/train-a").resolve())
+    store = SimpleNamespace(experiment_fs_path=place, storage_filesystem=LocalFileSystem())
     ray.train.get_context = lambda: SimpleNamespace(get_storage=lambda: store)
     Path(f"made-{number}").mkdir(exist_ok=True)
     for name in ("model.safetensors", "training.pt"):
         Path(f"made-{number}", name).write_text(f"{number}" * 9)
     given = SimpleNamespace(path=f"made-{number}")
-    patience = Patience("here", 0, print)
-    Checkpoints(SimpleNamespace(step=number), Storage("runs"), "train-a", patience)._upload(given, f"checkpoint_{number}")
+    state, patience = SimpleNamespace(step=number), Patience("here", 0, print)
+    Checkpoints(state, Storage("runs"), "train-a", patience)._upload(given, f"checkpoint_{number}")
 """
     crashes = crash_points(start, "upload(2)", setup, "upload(1)")
     steps = []
@@ -218,7 +219,7 @@ def test_the_lock_of_make_repro_goes_with_who_held_it(start):
     assert all((crash.after / ".dvc/tmp/repro.lock").read_text().startswith("process ") for crash in crashes)
 
 
-STAGES = {  # their writing with as little as can be before it, in one process: `make(1)` makes the old, `make(0)` the new
+STAGES = {  # their writing, with as little as can be before it: `make(1)` makes the old, `make(0)` the new
     "prepare": """
 from pathlib import Path
 import cv2
@@ -230,7 +231,8 @@ def make(old):
     if old:
         Path("in").mkdir()
         for number in range(2):
-            cv2.imwrite(f"in/{number}.png", np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8))
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+            cv2.imwrite(f"in/{number}.png", pixels)
     side = 16 if old else 8
     source = Source(Folder("in", (1.0,)), None, None)
     prepare(Prepare((source,), side, side, 0.5, 0.0, 1.0, 0, 0.0, 4), 0, Path("out"))

@@ -26,11 +26,11 @@ def test_each_file_is_whole_and_restored_by_one_or_both(tmp_path, make_config, f
         levels = rng.integers(0, 256, (150, 200, 3), np.uint8)
         photo = Photo(levels=levels, alpha=None, gray=False, format="PNG")
         write_photo(photo, levels, tmp_path / f"in/{number}.png")
-    command = "restore in -o out --task derain --precision fp32 --tile 128 --compare --json --model model".split()
+    options = ["--task", "derain", "--model", "model", "--compare", "--json", "--precision", "fp32", "--tile", "128"]
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "ipt.cli", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "ipt.cli", "restore", "in", "-o", "out", *options], cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
     ]  # fmt: skip
