@@ -100,6 +100,7 @@ def test_a_folder_where_the_system_cannot_exchange_two(start):
             assert list(tree(again[-1].found)) == ["out", "out/old"]
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_the_old_the_new_or_refused(start):
     save = "def save(number):\n    save_model(fill(TaskNetwork(config), number), Path('m'))"
     crashes = crash_points(start, "save(1)", MODELS + save, "save(0)")
