@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Size, Tensor, nn
 
 NAMED = 5  # problems that a message names
@@ -19,7 +19,8 @@ class CheckpointError(ValueError):
 def save_weights(network: nn.Module, path: Path, *, half: Callable[[str], bool] = lambda name: False) -> None:
     """Write the state of any network as safetensors, in half precision where `half` of a tensor's name is true."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file({name: value.half() if half(name) else value for name, value in weights.items()}, path)
+    # Not safetensors' own save_file: killed, that leaves a file beside `path` which nobody knows.
+    path.write_bytes(save({name: value.half() if half(name) else value for name, value in weights.items()}))
 
 
 def load_weights(network: nn.Module, path: Path, *, part: str = "") -> None:

@@ -53,13 +53,15 @@ def start(folder: Path, photographs: Path | None, overlays: Sequence[Path] = ())
                 f"--photographs {photographs}: expected a folder of clean photographs to learn from "
                 "(a few hundred or more, sharp and without noise)"
             )
-        subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
-        call(folder, "dvc", "config", "--local", "cache.type", "reflink,hardlink,symlink")
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder}: has files and is no release; name a folder that is empty or not there")
         overlay = YAML().load(OVERLAY.read_text())
         overlay["prepare"]["sources"][0]["folder"]["path"] = str(photographs.resolve())
-        write_overlaid(folder / PARAMS_FILE, overlay)
-        for path in overlays:
-            write_overlaid(folder / PARAMS_FILE, YAML().load(path.read_text()))
+        with replace_folder(folder) as begun:  # killed half-way, a release is not begun with other params
+            subprocess.run(["git", "clone", "--quiet", ".", str(begun)], check=True)
+            call(begun, "dvc", "config", "--local", "cache.type", "reflink,hardlink,symlink")
+            for over in (overlay, *(YAML().load(path.read_text()) for path in overlays)):
+                write_overlaid(begun / PARAMS_FILE, over)
     elif photographs is not None or overlays:
         raise FileExistsError(
             f"{folder}: is begun already with the photographs and values that its {PARAMS_FILE} names"

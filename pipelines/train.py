@@ -49,11 +49,12 @@ DECAY = "-decay-"  # in the name of a run, between that which it ends and the st
 
 def train(
     params: Params, choice: Choice, shards: Path, target: Path, decay: bool = False
-) -> tuple[History, dict[str, float]]:
+) -> tuple[str, History, dict[str, float]]:
     """Train on the shards of the tasks in `params` and write the checkpoint folder `target`.
 
-    With `decay`, from the last checkpoint of the run on, as `params.decay` says; the run stays. Returns the history,
-    and what faults cost.
+    With `decay`, from the last checkpoint of the run on, as `params.decay` says; the run stays. Returns the name
+    of the run, which is for the caller to remove from the storage when all is written, the history, and what faults
+    cost.
     """
     remove_stale_shards(shards, list(params.tasks))
     storage = Storage(params.ray.storage)
@@ -87,9 +88,7 @@ def train(
     with replace_folder(target) as folder:
         save_model(trained, folder)
         write_json(folder / "run.json", {"name": name, "mlflow_run": live.run_id})
-    cost = faults(read_lives(storage, name), history)
-    storage.remove(name)  # the model is written: a forced rerun starts anew
-    return history, cost
+    return name, history, faults(read_lives(storage, name), history)
 
 
 def begin_decay(storage: Storage, run: str) -> tuple[str, int]:
@@ -225,8 +224,9 @@ def main() -> None:
     started = time.perf_counter()
     params = load_params()
     with connected():
-        history, cost = train(params, read_choice(), SHARDS, TRAINED, decay)
+        name, history, cost = train(params, read_choice(), SHARDS, TRAINED, decay)
     write_history(history, cost, time.perf_counter() - started)
+    Storage(params.ray.storage).remove(name)  # all is written: a forced rerun starts anew
     if cost["restarts"]:
         lost, goodput = cost["seconds_lost"], cost["goodput"]
         print(f"train: began again {cost['restarts']} times, {lost:.0f} s lost to faults, goodput {goodput:.1%}")

@@ -55,13 +55,14 @@ class Project:
         assert not check or done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         return done
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
         """A command that runs beside the test, in a process group of its own."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )

@@ -289,13 +289,20 @@ def test_pinned_layers_and_rank_are_not_analyzed(project: Project) -> None:
 
 
 def test_two_callers_at_once(project: Project) -> None:
-    import fcntl
-
-    with (project.folder / ".dvc/tmp/repro.lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        refused = project.call(sys.executable, "-m", "pipelines.repro", check=False)
-    assert refused.returncode == 1
-    assert "another one is at work here" in refused.stderr
+    before = project.locked()
+    command = [sys.executable, "-m", "pipelines.repro", "--force", "--single-item", "prepare"]
+    both = [project.start(*command, stderr=subprocess.PIPE) for _ in range(2)]
+    told = dict(sorted((caller.communicate(timeout=300), caller.returncode)[::-1] for caller in both))
+    assert set(told) == {0, 1}, told
+    assert ran(told[0][0]) == {"prepare"}
+    numbers = [str(caller.pid) for caller in both if caller.returncode == 0]
+    assert told[1] == (
+        "",
+        f"make repro: another one is at work here (process {numbers[0]}, since {told[1][1].split('since ')[1][:8]}, or "
+        "what it began); wait for it or stop it\n",
+    )
+    assert project.locked() == before
+    assert ran(project.repro("--single-item", "prepare")) == set()
 
 
 def toy_diffusion(tree) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ipt.diffusion.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
+from ipt.files import replace_file
 from ipt.network.modulation import merge, modulate, modulated_layers, selected
 from ipt.weights import misfits
 
@@ -153,7 +154,6 @@ def modulate_denoiser(
 def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
     """Write the biases of all intervals (noise_levels.json, noise_levels.safetensors) into `folder`."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     layers = modulated_layers(denoiser.denoiser)
     config = {
         "intervals": denoiser.intervals,
@@ -163,8 +163,10 @@ def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
         "backbone": fingerprint(denoiser.backbone()),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in _factors(denoiser).items()}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    save_file(weights | {SCHEDULE: denoiser._schedule}, folder / WEIGHTS)
+    # Killed between the two, there are weights beside the fingerprint of the backbone that was there before.
+    with replace_file(folder / CONFIG) as described, replace_file(folder / WEIGHTS) as file:
+        described.write_text(json.dumps(config, indent=2) + "\n")
+        file.write_bytes(save(weights | {SCHEDULE: denoiser._schedule}))
 
 
 def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> IntervalDenoiser:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from ipt.files import replace_file
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.weights import CheckpointError, load_weights, save_weights
@@ -21,13 +22,18 @@ Network = TypeVar("Network", bound=TaskNetwork)
 def save_model(network: TaskNetwork, folder: Path, *, half: bool = False) -> None:
     """Write config.json, model.safetensors and SHA256SUMS into `folder`, which is made when absent.
 
-    `half` stores what `bears_half` in half precision (11 significant bits); it loads as float32 all the same.
+    `half` stores what `bears_half` in half precision (11 significant bits); it loads as float32 all the same. A model
+    that is there stays until the new one is written whole. Killed while the three get their names, the checksums of
+    the new one first, it leaves a folder that is refused when loaded.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(network.config.to_dict(), indent=2) + "\n")
-    save_weights(network, folder / WEIGHTS, half=bears_half if half else lambda name: False)
-    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS))
-    (folder / CHECKSUMS).write_text(sums)
+    with (
+        replace_file(folder / CONFIG) as config,
+        replace_file(folder / WEIGHTS) as weights,
+        replace_file(folder / CHECKSUMS) as sums,
+    ):
+        config.write_text(json.dumps(network.config.to_dict(), indent=2) + "\n")
+        save_weights(network, weights, half=bears_half if half else lambda name: False)
+        sums.write_text(f"{sha256(config)}  {CONFIG}\n{sha256(weights)}  {WEIGHTS}\n")
 
 
 def bears_half(name: str) -> bool:

@@ -48,6 +48,9 @@ class PhotoFiles(Protocol):
     def write_photo(self, photo: Photo, levels: np.ndarray, path: Path, like: Path | None = None) -> None:
         """`ipt.photos.photo.write_photo`."""
 
+    def encode_photo(self, photo: Photo, levels: np.ndarray) -> bytes:
+        """`ipt.photos.photo.encode_photo`."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -195,9 +198,6 @@ def restore_file(
             reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
             return dataclasses.replace(report, error=reason)
         return dataclasses.replace(report, status="skipped")
-    compared = target.with_name(target.name + COMPARED)
-    if request.compare and compared.exists() and not request.overwrite:
-        return dataclasses.replace(report, error=f"{compared} is there already; --overwrite replaces it")
     started = time.perf_counter()
     try:
         original = files.read_photo(source)
@@ -219,7 +219,8 @@ def restore_file(
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
-            _write_comparison(files, photo, restored, source, compared)
+            compared = target.with_name(target.name + COMPARED)
+            _write_comparison(files, photo, restored, source, compared, request.overwrite)
         if unchanged and photo is original and not photo.foreign:
             with replace_file(target, like=source) as temporary:
                 shutil.copyfile(source, temporary)
@@ -277,8 +278,13 @@ def _converted(photo: Photo, source: Path, target: Path) -> Photo:
     return dataclasses.replace(photo, format=kind, alpha=alpha, gray=gray, pieces=pieces)
 
 
-def _write_comparison(files: PhotoFiles, photo: Photo, restored: np.ndarray, source: Path, compared: Path) -> None:
-    """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other."""
+def _write_comparison(
+    files: PhotoFiles, photo: Photo, restored: np.ndarray, source: Path, compared: Path, overwrite: bool
+) -> None:
+    """Degraded and restored side by side, a white line between them, as an 8-bit JPEG; a panorama above the other.
+
+    Raises InputError where another one is there that is not to be overwritten; the same one a killed run left.
+    """
     height, width = restored.shape[:2]
     beside = 2 * width + 4 <= _LONGEST
     line = np.full((height, 4, 3) if beside else (4, width, 3), 255, np.uint8)
@@ -287,4 +293,8 @@ def _write_comparison(files: PhotoFiles, photo: Photo, restored: np.ndarray, sou
     ]
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
-    files.write_photo(plain, sheet, compared, like=source)
+    content = files.encode_photo(plain, sheet)
+    if compared.exists() and not overwrite and compared.read_bytes() != content:
+        raise InputError(f"{compared} is there already; --overwrite replaces it")
+    with replace_file(compared, like=source) as temporary:
+        temporary.write_bytes(content)

@@ -66,9 +66,15 @@ class Storage:
         return sorted(each.base_name for each in found if each.type == FileType.Directory)
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing where there is none."""
+        """Remove a file or a folder with all that is in it; nothing where there is none.
+
+        Of a folder the files right inside go first: they say that what lies in the folders beside them is whole.
+        """
         kind = self._filesystem.get_file_info(f"{self._path}/{name}").type
         if kind == FileType.Directory:
+            for found in self._filesystem.get_file_info(FileSelector(f"{self._path}/{name}")):
+                if found.type == FileType.File:
+                    self._filesystem.delete_file(found.path)
             self._filesystem.delete_dir(f"{self._path}/{name}")
         elif kind == FileType.File:
             self._filesystem.delete_file(f"{self._path}/{name}")

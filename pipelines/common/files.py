@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
+import glob
 import json
 import os
 import secrets
@@ -12,39 +13,52 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ipt.files import replace_file
+from ipt.files import claimed, held, if_nobodys, replace_file
 
 _PARTIAL, _OLD = "partial", "old"
+_AT_CWD, _EXCHANGE = -100, 2  # of renameat2(2)
 
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
     """Yield a fresh temporary folder beside `target`; it becomes `target` when the block ends without error.
 
-    The folder that was there is renamed away before, removed after; where a run was killed between the two, the next
-    call puts it back. What killed runs left under temporary names is removed, what others are writing now is not.
+    It changes places with the folder that was there, in one step where the system can; else that one is renamed away
+    before, and where a run was killed between the two, the next call puts it back. What killed runs left under
+    temporary names is removed, what others are writing now is not.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _settle(target)
-    temporary, old = (target.with_name(f".{target.name}.{kind}-{secrets.token_hex(8)}") for kind in (_PARTIAL, _OLD))
-    temporary.mkdir()
-    try:
-        with _held(temporary):
+
+    def make() -> Path:
+        path = _beside(target, _PARTIAL)
+        path.mkdir()
+        return path
+
+    with claimed(make) as temporary:
+        try:
             yield temporary
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            _swap(temporary, target, old)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap(temporary: Path, target: Path, old: Path) -> None:
-    """`temporary` to `target`; what is there goes to `old` for a moment, and comes back where that fails."""
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{secrets.token_hex(8)}")
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """`temporary` to `target`; what is there comes in its place or is removed, and comes back where that fails."""
     if not target.exists():
         os.replace(temporary, target)
         return
-    with _held(target):
+    if _exchange(temporary, target):
+        return
+    old = _beside(target, _OLD)
+    with held(target):
         os.replace(target, old)
         try:
             os.replace(temporary, target)
@@ -54,42 +68,25 @@ def _swap(temporary: Path, target: Path, old: Path) -> None:
     shutil.rmtree(old)
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, so that there is one at any moment; False where that cannot be."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and not rename(_AT_CWD, os.fsencode(one), _AT_CWD, os.fsencode(other), _EXCHANGE)
+
+
 def _settle(target: Path) -> None:
     """Put back what a killed run had renamed away, and remove what such runs left."""
-    for old in target.parent.glob(f".{target.name}.{_OLD}-*"):
-        if _is_nobodys(old):
-            if target.exists():
+    name = glob.escape(target.name)
+    for old in target.parent.glob(f".{name}.{_OLD}-*"):
+        with if_nobodys(old) as nobodys:
+            if nobodys and target.exists():
                 shutil.rmtree(old)
-            else:
+            elif nobodys:
                 os.replace(old, target)
-    for partial in target.parent.glob(f".{target.name}.{_PARTIAL}-*"):
-        if _is_nobodys(partial):
-            shutil.rmtree(partial)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Inside the block others see that `folder` is somebody's, by whatever name; a process that dies lets go."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(number)
-
-
-def _is_nobodys(folder: Path) -> bool:
-    try:
-        number = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # just now done
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(number)
-    return True
+    for partial in target.parent.glob(f".{name}.{_PARTIAL}-*"):
+        with if_nobodys(partial) as nobodys:
+            if nobodys:
+                shutil.rmtree(partial)
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, for those who may read them."""
+"""Files that are written whole or not at all, for those who may read them. Killed: tests/test_killed.py."""
 
 import os
 import stat
@@ -86,6 +86,21 @@ def test_many_writers_of_one_file_each_have_a_temporary_name_of_their_own(tmp_pa
     assert len(names) == 50
     assert len(set((tmp_path / "a").read_text())) <= 2  # of one writer, whole
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_only_what_dead_writers_of_this_file_left_is_removed(tmp_path):
+    with replace_file(tmp_path / "b") as other, replace_file(tmp_path / "a") as first:
+        first.write_text("first")
+        dead = first.with_name(first.name.replace(first.name.split(".")[2], "0" * 16))
+        dead.write_text("half")
+        with replace_file(tmp_path / "a") as second:
+            assert not dead.exists()
+            assert first.exists()
+            assert other.exists()
+            second.write_text("second")
+        assert (tmp_path / "a").read_text() == "second"
+    assert (tmp_path / "a").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_what_is_written_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):

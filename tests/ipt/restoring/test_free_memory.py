@@ -1,5 +1,10 @@
 """What control groups leave of the memory, on made-up /proc and /sys; and a tile that keeps within it."""
 
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -10,13 +15,16 @@ from hypothesis import strategies as st
 
 from ipt.network.config import preset_config
 from ipt.restoring import memory
-from ipt.restoring.free_memory import cgroup_free, free_memory
+from ipt.restoring.free_memory import _groups, cgroup_free, free_memory
 from ipt.restoring.memory import KEPT, SHARE, affordable_tile, bytes_per_pixel
 
 MIB = 2**20
 NO_LIMIT = 9223372036854771712  # what v1 says
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 V2 = ("memory.max", "memory.current", "inactive_file")
+MEMINFO = "MemTotal: 8000000 kB\nMemFree: 100000 kB\nMemAvailable: 409600 kB\n" + "".join(
+    f"{name}: 1000 kB\n" for name in ("Buffers", "Cached", "Shmem", "Active", "Inactive", "SReclaimable", "Slab")
+)
 
 
 class Machine:
@@ -100,7 +108,9 @@ def test_a_container_that_sees_its_part_of_the_tree_alone(tmp_path, path, shown)
 
 
 def test_the_machine_has_the_last_word_and_systems_without_groups_the_only_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"available": 400 * MIB}))
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(MEMINFO)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     assert cgroup_free(tmp_path) is None
     assert free_memory(tmp_path) == 400 * MIB
     machine = unified(tmp_path)
@@ -125,3 +135,51 @@ def test_what_is_left_is_never_more_than_the_limit_nor_less_than_nothing(tmp_pat
     root = tmp_path_factory.mktemp("root")
     unified(root).group("/sys/fs/cgroup/a/b", V2, limit, used, cache)
     assert 0 <= cgroup_free(root) <= limit
+
+
+RESTORING = """
+import json, numpy as np, torch
+from ipt.model import InstructIPT
+from ipt.restoring.free_memory import free_memory
+from ipt.restoring.restore import restore_tasks
+torch.set_num_threads(1)
+model, free, tiles = InstructIPT.from_pretrained(), free_memory(), []
+image = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+def count():
+    tiles.append(1)
+    if len(tiles) > 1:  # one is enough
+        raise InterruptedError
+try:
+    restore_tasks(model, image, ["denoise"], precision="fp32", before_tile=count)
+except InterruptedError:
+    print(json.dumps([free, len(tiles)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_tile_is_restored_in_a_real_group_that_is_too_small_for_the_picture():
+    """At once it would take 1 GB; of a group's limit of 800 MiB Python and torch have some 300."""
+    limit = 800 * MIB
+    kind, own = next(iter(_groups(Path("/"))), (None, None))
+    if own is None:
+        pytest.skip("NO CONTROL GROUPS: a real limit of memory is not tested; this process is in none that it sees")
+    group = own / f"ipt-test-{os.getpid()}"
+    name = {"cgroup": V1, "cgroup2": V2}[kind][0]
+    try:
+        group.mkdir()
+        (group / name).write_text(str(limit))
+    except OSError as error:
+        with suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"NO CONTROL GROUPS: a real limit of memory is not tested; none can be made here ({error})")
+    try:
+        done = subprocess.run(
+            ["sh", "-c", 'echo $$ > "$0" && exec "$@"', group / "cgroup.procs", sys.executable, "-c", RESTORING],
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+    finally:
+        group.rmdir()
+    assert done.returncode == 0, done.stderr
+    free, tiles = json.loads(done.stdout)
+    assert 50 * MIB < free < limit - 100 * MIB
+    assert tiles == 2

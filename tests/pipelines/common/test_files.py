@@ -1,10 +1,8 @@
-"""Atomic writing: all of the new or all of the old, never a mixture."""
+"""Atomic writing: all of the new or all of the old, never a mixture. Killed: tests/test_killed.py."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,56 +50,6 @@ def test_an_exception_leaves_the_old_folder_and_no_litter(old_folder, error):
     assert _names(old_folder.parent) == ["out"]
 
 
-def test_a_killed_run_leaves_the_old_folder_and_the_next_one_cleans_up(old_folder):
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from pipelines.common.files import replace_folder\n"
-        "with replace_folder(Path(sys.argv[1])) as temporary:\n"
-        "    (temporary / 'new.txt').write_text('half')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", script, old_folder], cwd=root, check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert _names(old_folder) == ["old.txt"]
-    assert len(_names(old_folder.parent)) == 2  # with what was left under a temporary name
-    with replace_folder(old_folder) as temporary:
-        (temporary / "new.txt").write_text("new")
-    assert _names(old_folder) == ["new.txt"]
-    assert _names(old_folder.parent) == ["out"]
-
-
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_killed_at_any_rename_it_loses_nothing(old_folder, renames):
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from pipelines.common.files import replace_folder\n"
-        "left, rename = [int(sys.argv[2])], os.replace\n"
-        "def counted(*names):\n"
-        "    if left[0] == 0:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    left[0] -= 1\n"
-        "    rename(*names)\n"
-        "os.replace = counted\n"
-        "with replace_folder(Path(sys.argv[1])) as temporary:\n"
-        "    (temporary / 'new.txt').write_text('new')\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    arguments = [sys.executable, "-c", script, old_folder, str(renames)]
-    subprocess.run(arguments, cwd=Path(__file__).parents[3], check=False, timeout=60)
-
-    def next_run_fails():
-        with replace_folder(old_folder):
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        next_run_fails()
-    assert _names(old_folder) == (["old.txt"] if renames < 2 else ["new.txt"])
-    assert _names(old_folder.parent) == ["out"]
-
-
 def test_a_second_writer_leaves_the_first_ones_half_alone(old_folder):
     with replace_folder(old_folder) as first:
         (first / "first.txt").write_text("1")
@@ -109,6 +57,24 @@ def test_a_second_writer_leaves_the_first_ones_half_alone(old_folder):
             (second / "second.txt").write_text("2")
         assert _names(first) == ["first.txt"]
     assert _names(old_folder) == ["first.txt"]  # the last to end
+    assert _names(old_folder.parent) == ["out"]
+
+
+def test_a_name_that_another_takes_for_a_dead_run_s_as_it_is_made_is_no_loss(old_folder, monkeypatch):
+    make, taken = Path.mkdir, []
+
+    def made_and_taken(path, *options, **more):
+        make(path, *options, **more)
+        if not taken and path.name.startswith(".out.partial-"):
+            taken.append(path)
+            shutil.rmtree(path)
+
+    monkeypatch.setattr(Path, "mkdir", made_and_taken)
+    with replace_folder(old_folder) as temporary:
+        assert temporary not in taken
+        (temporary / "new.txt").write_text("new")
+    assert taken
+    assert _names(old_folder) == ["new.txt"]
     assert _names(old_folder.parent) == ["out"]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import queue
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,43 @@ def test_a_service_does_not_start_with_what_spoils_pictures(registry, good):
     for model in (str(registry.folder / "white"), registry.add(OURS, good[0])):
         with pytest.raises(CanaryError, match="shows nothing"):
             load(model, "cpu", 1)
+
+
+def test_what_really_happens_to_a_store_is_told_and_survived(request, registry, good):
+    """A version deleted, a file missing, files of another's, the database damaged and empty: the model stays."""
+    first, events = registry.add(OURS, good[0]), []
+    watcher = Watcher(ALIAS, "cpu", 1, 1000.0, lambda event, **values: events.append((event, values)))
+    request.addfinalizer(watcher.end)
+    database = registry.folder / "mlflow.db"
+
+    def refused(words: str) -> None:
+        watcher.look()
+        [(event, values)] = events
+        assert (event, values["kept"], watcher.loaded.version) == ("model_failed", first, first)
+        assert words in values["error"], values["error"]
+        events.clear()
+
+    def delete_version() -> None:
+        with tracking("test") as client:
+            client.delete_model_version("m", registry.add(OURS, good[1]).rpartition("/")[2])
+
+    delete_version()  # its alias goes with it
+    refused("alias champion not found")
+    registry.add(OURS, good[1])
+    (registry.folder / f"files-{registry.count}/checkpoint/model.safetensors").unlink()
+    refused("no model.safetensors")
+    registry.add(OURS, good[1])
+    weights = registry.folder / f"files-{registry.count}/checkpoint/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    refused("its SHA-256 is")
+    registry.add(OURS, good[1])
+    shutil.rmtree(registry.folder / f"files-{registry.count}")
+    refused("No such artifact")
+    kept = database.read_bytes()
+    for damaged in (b"no database" * 999, b""):
+        database.write_bytes(damaged)
+        refused("MLflow at sqlite:")
+    database.write_bytes(kept)
+    second = registry.add(OURS, good[1])
+    watcher.look()
+    assert events == [("model", {"version": second})]
