@@ -194,11 +194,11 @@ def test_what_really_happens_to_a_store_is_told_and_survived(request, registry, 
     refused("alias champion not found")
     registry.add(OURS, good[1])
     (registry.folder / f"files-{registry.count}/checkpoint/model.safetensors").unlink()
-    refused("no model.safetensors")
+    refused("model.safetensors: missing, registered with")
     registry.add(OURS, good[1])
     weights = registry.folder / f"files-{registry.count}/checkpoint/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    refused("its SHA-256 is")
+    refused("model.safetensors: its SHA-256 is")
     registry.add(OURS, good[1])
     shutil.rmtree(registry.folder / f"files-{registry.count}")
     refused("No such artifact")
