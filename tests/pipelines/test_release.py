@@ -75,6 +75,27 @@ def test_a_release_needs_photographs(tmp_path):
     assert not (tmp_path / "release").exists()
 
 
+def test_one_that_was_ended_while_it_began_is_not_begun(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(ROOT)
+
+    def ended(path, overlay):
+        assert (path.parent / ".git").is_dir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.release.call", lambda *words: None)
+        patch.setattr("pipelines.release.write_overlaid", ended)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "release", tmp_path / "photos")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release/diary.txt").touch()
+    with pytest.raises(FileExistsError, match="release: has files and is no release"):
+        start(tmp_path / "release", tmp_path / "photos")
+    assert (tmp_path / "release/diary.txt").is_file()
+
+
 def test_one_that_is_begun_keeps_its_photographs(released, tmp_path):
     with pytest.raises(FileExistsError, match="is begun already"):
         start(tmp_path, tmp_path)
