@@ -54,6 +54,7 @@ _DAMAGE = (
     ArithmeticError,
     RuntimeError,
     AttributeError,
+    AssertionError,
     struct.error,
     zlib.error,
     cv2.error,
