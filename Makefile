@@ -6,7 +6,7 @@ RELEASE ?= ../instruct-ipt-release
 # BM3D is for non-commercial use only: without it, make bench-peers PEERS="PyWavelets==1.9.0 h5py==3.16.0".
 PEERS ?= bm3d==4.0.3 bm4d==4.2.5 PyWavelets==1.9.0 h5py==3.16.0
 
-.PHONY: help setup repro diffusion test test-slow lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
+.PHONY: help setup repro diffusion test test-slow fuzz lint schema ui promote release release-decay release-ship release-curve bench-modulation bench-backbones bench-diffusion ablation sixth-task bench-restore bench-serve bench-peers contact-sheet statistics bench-degradations bench-ingest bench-scaling bench-hand-out faults clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,6 +24,9 @@ test: $(INSTALLED)  ## fast tests, on all cores
 
 test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(INSTALLED)  ## guided fuzzing of all that reads what strangers made, until you stop it: make fuzz SECONDS=600 (CONTRIBUTING.md)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 lint: $(INSTALLED)  ## style, formatting and types
 	$(BIN)/ruff check .

@@ -168,7 +168,7 @@ def _read_rest(picture: Image.Image, data: bytes) -> dict[str, Any]:
         segments = cast("JpegImageFile", picture).applist  # for `isinstance` Pillow's reader would have to be imported
         rest["pieces"] = tuple((_KEPT_SEGMENTS[name], body) for name, body in segments if name in _KEPT_SEGMENTS)
     elif kind == "PNG":
-        kept = (chunk for chunk in png.read_chunks(data) if chunk[0] in _KEPT_CHUNKS and png.is_whole(chunk))
+        kept = ((name, body) for name, body in png.read_chunks(data) if name in _KEPT_CHUNKS)
         rest["pieces"] = tuple((name, body) for name, body in kept if not body.startswith(_TEXT_OF_OURS))
     elif kind == "WEBP":
         rest["lossless"] = _is_lossless_webp(data)

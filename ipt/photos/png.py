@@ -11,7 +11,6 @@ import numpy as np
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: gray, gray and alpha, RGB, RGBA
 _BAND_BYTES = 1 << 22
-_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"pHYs": 9}  # bytes
 COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")  # chunks that say what the numbers of pixels mean
 # What they say of sRGB: its number in the standard; times 100,000, 1 / 2.2, and white, red, green and blue.
 _SRGB, _GAMMA, _PRIMARIES = bytes([1, 13, 0, 1]), 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
@@ -21,19 +20,18 @@ Chunk = tuple[bytes, bytes]  # type and content
 
 
 def read_chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG file but for its pixels, up to its end or to where it is cut off."""
+    """The chunks of a PNG file but for its pixels, up to its end or to where it is cut off or damaged.
+
+    What stands behind is read by nobody: written before the pixels it could make readers refuse the file.
+    """
     place = len(_SIGNATURE)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">L4s", data, place)
-        if kind not in (b"IDAT", b"IEND"):
+        if kind == b"IEND" or not kind.isalpha():
+            return
+        if kind != b"IDAT":
             yield kind, data[place + 8 : place + 8 + length]
         place += 12 + length
-
-
-def is_whole(chunk: Chunk) -> bool:
-    """Whether a chunk has the size that its type has; others of that type make readers refuse the file."""
-    kind, content = chunk
-    return len(content) == _SIZES.get(kind, len(content))
 
 
 def other_colours(chunks: Iterable[Chunk]) -> str | None:

@@ -18,7 +18,6 @@ from fuzz.guided import load_targets, run_apart
 if TYPE_CHECKING:
     from fuzz.targets import Target
 
-KEPT = Path(__file__).parent / "corpus"
 FOLDER = Path("build/fuzz")
 _ROUND = 600.0  # seconds, of all targets together
 _MOST_FINDS = 5  # of a target in one round: what is found again and again hides the rest
@@ -76,7 +75,7 @@ def _fuzz_one(name: str, target: Target, tally: Tally, folder: Path, until: floa
     grown, finds = folder / "corpus" / name, folder / "finds"
     for place in (grown, finds):
         place.mkdir(parents=True, exist_ok=True)
-    outcome = run_apart(name, target, until, finds, grown, KEPT / name)
+    outcome = run_apart(name, target, until, finds, grown)
     tally.inputs += outcome.inputs
     tally.edges = max(tally.edges, outcome.edges)
     tally.seconds += outcome.seconds

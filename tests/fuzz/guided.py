@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import io
 import logging
 import mmap
 import os
@@ -16,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import atheris
 
@@ -47,17 +49,17 @@ class Outcome:
 def load_targets() -> dict[str, Target]:
     """The targets, with what they test made to tell where each input goes; nothing may have imported it before."""
     logging.disable()  # the reader of forms tells each mistake
-    with atheris.instrument_imports(include=_CODE):
+    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=_CODE):  # it tells each module
         for name in (*(f"PIL.{reader}ImagePlugin" for reader in _READERS), "starlette.formparsers", "pi_heif"):
             importlib.import_module(name)
         return importlib.import_module("fuzz.targets").TARGETS
 
 
-def run_apart(name: str, target: Target, until: float, finds: Path, grown: Path, kept: Path) -> Outcome:
+def run_apart(name: str, target: Target, until: float, finds: Path, grown: Path) -> Outcome:
     """Fuzz a target until a time in seconds since 1970, or until something is found.
 
-    Inputs that reach what none reached before are put into `grown`; it begins with those there and in `kept`. A finding
-    becomes two files in `finds`: the input, and what it did.
+    It begins with what is in `grown` and what the repository has; inputs that reach what none reached before are put
+    there. A finding becomes two files in `finds`: the input, and what it did.
     """
     log, seen = finds / f"{name}.log", Seen()
     child = os.fork()  # what is loaded takes seconds, and is there
@@ -65,7 +67,7 @@ def run_apart(name: str, target: Target, until: float, finds: Path, grown: Path,
         with log.open("wb") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        _fuzz(name, target, until, seen, [str(grown), *([str(kept)] if kept.exists() else [])])
+        _fuzz(name, target, until, seen, grown)
     stopped = False
     try:
         status, seconds = _wait(child, until + _STUCK)
@@ -83,7 +85,7 @@ def run_apart(name: str, target: Target, until: float, finds: Path, grown: Path,
 
 
 class Seen:
-    """What a process tells the one that waits for it, also when it dies: how many inputs it had, and the last of them."""
+    """What a process tells the one that waits for it, also when it dies: how many inputs it had, and the last."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, 16 + MOST_BYTES)
@@ -116,13 +118,12 @@ def _wait(child: int, until: float) -> tuple[int, float]:
         time.sleep(0.1)
 
 
-def _fuzz(name: str, target: Target, until: float, seen: Seen, folders: list[str]) -> NoReturn:
-    from fuzz.seeds import seeds
+def _fuzz(name: str, target: Target, until: float, seen: Seen, grown: Path) -> NoReturn:
+    from fuzz.inputs import inputs
 
-    # What libraries print their complaints to libFuzzer closes.
-    errors = os.fdopen(os.dup(2), "w", errors="backslashreplace")
-    for seed, content in seeds(name).items():
-        Path(folders[0], f"seed-{seed}").write_bytes(content)
+    errors = os.fdopen(os.dup(2), "w", errors="backslashreplace")  # libFuzzer closes 2, where libraries complain
+    for begin, content in inputs(name).items():
+        (grown / begin).write_bytes(content)
 
     def check(data: bytes) -> None:
         if time.time() > until:
@@ -134,24 +135,30 @@ def _fuzz(name: str, target: Target, until: float, seen: Seen, folders: list[str
         return atheris.Mutate(data, max(len(data) + 16, 64)) if data else rng.randbytes(8)
 
     def change(data: bytes, most: int, seed: int) -> bytes:
-        return target.change(bytes(data), random.Random(seed), plain)[:most]
+        return target.change(data, random.Random(seed), plain)[:most]
 
     def cross(data: bytes, other: bytes, most: int, seed: int) -> bytes:
-        return target.cross(bytes(data), bytes(other), random.Random(seed))[:most]
+        return target.cross(data, other, random.Random(seed))[:most]
 
-    def told(function: Callable) -> Callable:
-        def call(*arguments):
-            try:
-                return function(*arguments)
-            except BaseException:
-                traceback.print_exc(file=errors)
-                errors.flush()
-                os._exit(1)
-
-        return call
-
+    # Its limit of time is by the clock and far away: ours is by the processor, and atheris takes 0 for at once.
     options = [f"-max_len={MOST_BYTES}", "-len_control=0", "-timeout=86400", "-rss_limit_mb=0", "-close_fd_mask=3"]
-    named = {"custom_mutator": told(change)} | ({"custom_crossover": told(cross)} if target.cross else {})
-    atheris.Setup(["fuzz", *options, *folders], told(check), **named)
+    named = {"custom_mutator": _telling(change, errors)}
+    if target.cross:
+        named["custom_crossover"] = _telling(cross, errors)
+    atheris.Setup(["fuzz", *options, str(grown)], _telling(check, errors), **named)
     atheris.Fuzz()
     os._exit(2)  # it does not come back
+
+
+def _telling(function: Callable, errors: TextIO) -> Callable:
+    """`function`, whose exceptions are told and end the process."""
+
+    def call(*arguments: object) -> object:
+        try:
+            return function(*arguments)
+        except BaseException:
+            traceback.print_exc(file=errors)
+            errors.flush()
+            os._exit(1)
+
+    return call

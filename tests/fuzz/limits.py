@@ -23,10 +23,10 @@ class CostlyError(BaseException):
 
 @contextmanager
 def limits(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Raise CostlyError where the block takes more `seconds` of the processor, or `memory` in bytes beside what was there.
+    """Raise CostlyError where the block takes more `seconds` of the processor or bytes of `memory`.
 
-    The processor's seconds are those of all threads of this process, so that what else the machine does is not
-    counted. On Linux the block is refused memory beyond twice the limit, and one that ends as refused is told as costly.
+    The seconds are those of all threads of this process, whatever else the machine does; memory is what comes beside
+    what was there, on Linux alone. There the block is refused more than twice the limit, which is told as costly.
     """
     refusal: Exception | None = None
     with _ended_when_stuck(seconds * _STUCK), _refused(2 * memory):

@@ -1,4 +1,4 @@
-"""Changes that reach deep: pieces of files and entries of directories moved, doubled and made untrue, the rest right."""
+"""Changes that reach deep: pieces of files and entries of directories moved, doubled, made untrue, the rest right."""
 
 from __future__ import annotations
 
@@ -118,8 +118,13 @@ def change_tiff(data: bytes, rng: random.Random, plain: Change) -> bytes:
     elif kind < 0.6:
         tag = rng.choice(_TAGS)
         value = rng.choice((*_NUMBERS, *places)) % 2**32
-        new = struct.pack(entry, tag, rng.choice((1, 2, 3, 3, 4, 4, 5, 7, 13)), rng.choice((1, 1, 1, 2, 3, 4, 9)), 
-                          struct.pack(pointer, value))
+        new = struct.pack(
+            entry,
+            tag,
+            rng.choice((1, 2, 3, 3, 4, 4, 5, 7, 13)),
+            rng.choice((1, 1, 1, 2, 3, 4, 9)),
+            struct.pack(pointer, value),
+        )
         entries.insert(place, new)
     elif kind < 0.9:
         entries[place:place] = [entries[place]] * rng.choice((1, 1, 2, _MOST_COPIES))
@@ -177,5 +182,3 @@ def _directories(data: bytes, order: str, big: bool) -> list[int]:
     except (struct.error, OverflowError):
         pass
     return found
-
-

@@ -80,8 +80,17 @@ def _by_pillow() -> dict[str, bytes]:
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF"):
         found[f"whole-{kind}"] = _saved(colour, kind, **_texts(kind))
         found[f"bare-{kind}"] = _saved(colour, kind)
-    modes = {"PNG": ("1", "L", "LA", "P", "RGBA", "I;16"), "TIFF": ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB")}
-    modes |= {"BMP": ("1", "L", "P", "RGBA"), "WEBP": ("RGBA",), "JPEG": ("L", "CMYK"), "AVIF": ("RGBA",), "HEIF": ("L", "RGBA")}
+    modes = {
+        "PNG": ("1", "L", "LA", "P", "RGBA", "I;16"),
+        "TIFF": ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB"),
+    }
+    modes |= {
+        "BMP": ("1", "L", "P", "RGBA"),
+        "WEBP": ("RGBA",),
+        "JPEG": ("L", "CMYK"),
+        "AVIF": ("RGBA",),
+        "HEIF": ("L", "RGBA"),
+    }
     for kind, mode in ((kind, mode) for kind, names in modes.items() for mode in names):
         wide = Image.fromarray(_levels()[..., 0].astype(np.uint16) * 257)
         picture = wide if mode == "I;16" else Image.frombytes("LAB", (13, 9), colour.tobytes()) if mode == "LAB" else (
@@ -115,7 +124,9 @@ def _wide() -> dict[str, bytes]:
     found["tiff-16-planes"] = _by_tifffile(
         planes, "<", False, photometric="rgb", planarconfig="separate", extrasamples=[1], compression="zlib"
     )
-    found["tiff-8-planes"] = _by_tifffile(planes[:3].astype(np.uint8), ">", False, photometric="rgb", planarconfig="separate")
+    found["tiff-8-planes"] = _by_tifffile(
+        planes[:3].astype(np.uint8), ">", False, photometric="rgb", planarconfig="separate"
+    )
     found["tiff-float"] = _by_tifffile(wide.astype(np.float32), "<", False, photometric="rgb", extrasamples=[2])
     found["bmp-opencv"] = cv2.imencode(".bmp", _levels())[1].tobytes()
     return found
@@ -132,7 +143,10 @@ def _several() -> dict[str, bytes]:
     """Animations, pages, and a phone's JPEG with a further picture."""
     first = Image.fromarray(_levels()[..., :3])
     rest = [Image.fromarray(255 - _levels()[..., :3])]
-    return {f"several-{kind}": _saved(first, kind, save_all=True, append_images=rest) for kind in ("PNG", "WEBP", "TIFF", "MPO")}
+    return {
+        f"several-{kind}": _saved(first, kind, save_all=True, append_images=rest)
+        for kind in ("PNG", "WEBP", "TIFF", "MPO")
+    }
 
 
 def _hostile() -> dict[str, bytes]:
@@ -169,7 +183,8 @@ def _blocks() -> dict[str, bytes]:
         inner = {0x829D: (5, 1, struct.pack(f"{order}LL", 28, 10)), 0x927C: (7, 7, b"maker\0n")}
         deep = {0x8769: (4, 1, inner | {0xA005: (4, 1, {1: (2, 4, b"R98\0")})}), 0x0112: entry(order, 6, kind=SHORT)}
         found[f"exif-{order == '<'}"] = pack_header(order, 8) + pack_tags(order, deep, 8)
-    return found
+        found[f"cut-{order == '<'}"] = found[f"exif-{order == '<'}"][:20]
+    return found | {"entries": struct.pack("<2sHLH", b"II", 42, 8, 3000) + struct.pack("<HHLL", 0x8769, 4, 1, 8) * 3000}
 
 
 def _requests() -> dict[str, bytes]:
@@ -178,8 +193,16 @@ def _requests() -> dict[str, bytes]:
     text = b"host: 127.0.0.1\ncontent-type: application/json\n\n"
     image = base64.b64encode(bytes(range(60))).decode()
     parts = _part(b'image"; filename="x', bytes(range(256)))
-    wishes = [{"task": "derain"}, {"instruction": "clear the fög"}, {"strength": 0.5}, {"task": None, "strength": "1"}, {"x": 1}]
-    found = {f"json-{number}": text + json.dumps({"image": image} | wish).encode() for number, wish in enumerate(wishes)}
+    wishes = [
+        {"task": "derain"},
+        {"instruction": "clear the fög"},
+        {"strength": 0.5},
+        {"task": None, "strength": "1"},
+        {"x": 1},
+    ]
+    found = {
+        f"json-{number}": text + json.dumps({"image": image} | wish).encode() for number, wish in enumerate(wishes)
+    }
     for number, wish in enumerate(wishes):
         fields = b"".join(_part(name.encode(), str(value).encode()) for name, value in wish.items())
         found[f"form-{number}"] = form + parts + fields + b"--b--\r\n"
@@ -209,7 +232,12 @@ def _checkpoints() -> dict[str, bytes]:
         values |= {"expansion": 1.5, "rank": 1, "layers": ("*.project",)} | shape
         with tempfile.TemporaryDirectory() as folder:
             save_model(TaskNetwork(ModelConfig(**values)), Path(folder))
-            found[name] = join_checkpoint((Path(folder) / CONFIG).read_bytes(), (Path(folder) / WEIGHTS).read_bytes())
+            config, weights = ((Path(folder) / name).read_bytes() for name in (CONFIG, WEIGHTS))
+        found[name] = join_checkpoint(config, weights)
+        huge = json.dumps(json.loads(config) | {"width": 10**6, "blocks": [9] * 9})
+        found[f"{name}-huge"] = join_checkpoint(huge.encode(), weights)
+        found[f"{name}-deep"] = join_checkpoint(b"[" * 5000, weights)
+        found[f"{name}-cut"] = join_checkpoint(config, weights[:-5])
     return found
 
 

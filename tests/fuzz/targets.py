@@ -138,10 +138,14 @@ def check_request(data: bytes) -> None:
         assert all(isinstance(wish, str | None) for wish in (order.task, order.instruction))
         check_order(_model(), order)
     except RequestError as refusal:
-        assert refusal.status in (400, 413, 415)
-        assert len(str(refusal).splitlines()) == 1
-        assert len(str(refusal)) < 400
+        _check_line(refusal)
         raise
+
+
+def _check_line(refusal: RequestError) -> None:
+    assert refusal.status in (400, 413, 415)
+    assert len(str(refusal).splitlines()) == 1
+    assert len(str(refusal)) < 400
 
 
 def check_checkpoint(data: bytes) -> None:

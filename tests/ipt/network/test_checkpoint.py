@@ -174,7 +174,9 @@ def test_weights_of_any_module_come_back_and_a_failed_load_changes_nothing(tmp_p
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float8_e4m3fn])
 def test_weights_that_are_no_numbers_of_a_network_are_named(tmp_path, dtype):
     module = nn.Linear(2, 3)
-    save_file({name: torch.full_like(value, 1).to(dtype) for name, value in module.state_dict().items()}, tmp_path / "a")
+    save_file(
+        {name: torch.full_like(value, 1).to(dtype) for name, value in module.state_dict().items()}, tmp_path / "a"
+    )
     if dtype.is_floating_point:
         load_weights(module, tmp_path / "a")
         assert module.weight.eq(1).all()

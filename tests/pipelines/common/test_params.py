@@ -362,6 +362,15 @@ def test_another_document_is_told(load, content):
     assert where_and_what(load, content) == ("", expected)
 
 
+def test_lists_too_deep_are_told(load):
+    assert where_and_what(load, "[" * 5000)[1].startswith("not YAML that is read here: lists or blocks in one another")
+
+
+def test_anchors_that_stand_for_billions_are_told(load):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 12))]
+    assert where_and_what(load, "\n".join(lines))[1] == "expected at most 100000 values in all, got more"
+
+
 def test_a_list_that_holds_itself_is_told(load):
     what = "expected an end, got a list or block that holds itself"
     assert where_and_what(load, "seed: &list [*list]") == ("", what)
