@@ -77,19 +77,21 @@ class ModelConfig:
         return cls(**fields)
 
 
-_LISTS = {"tasks": str, "layers": str, "blocks": int}
-_LARGEST = 10_000_000  # of a number in a config, and of the levels' widths
+_TEXTS, _LISTS = ("tasks", "layers"), ("tasks", "layers", "blocks")
+_LARGEST = 10_000_000  # of a number in a config
 
 
 def _check_kind(name: str, value: Any) -> None:
     """Raise ValueError for a value of JSON that is not of its field's type, or a number beyond all networks."""
-    kind = _LISTS.get(name, (int, float) if name == "expansion" else int)
     if name in _LISTS and not isinstance(value, list):
         raise ValueError(f"{name}: expected a list, got {type(value).__name__}")
     for item in value if name in _LISTS else [value]:
-        if not isinstance(item, kind) or isinstance(item, bool):
-            raise ValueError(f"{name}: expected {'text' if kind is str else 'a number'}, got {str(item)[:40]!r}")
-        if not isinstance(item, str) and not -_LARGEST <= item <= _LARGEST:  # NaN neither
+        if name in _TEXTS:
+            if not isinstance(item, str):
+                raise ValueError(f"{name}: expected text, got {str(item)[:40]!r}")
+        elif isinstance(item, bool) or not isinstance(item, int | float if name == "expansion" else int):
+            raise ValueError(f"{name}: expected a number, got {str(item)[:40]!r}")
+        elif not -_LARGEST <= item <= _LARGEST:  # NaN neither
             raise ValueError(f"{name}: expected at most {_LARGEST}, got {str(item)[:40]}")
 
 

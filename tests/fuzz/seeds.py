@@ -41,7 +41,7 @@ def _levels() -> np.ndarray:
 
 
 def _pictures() -> dict[str, bytes]:
-    return _by_pillow() | _wide() | _several() | _hostile()
+    return _by_pillow() | _wide() | _several() | harmful()
 
 
 def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -149,8 +149,8 @@ def _several() -> dict[str, bytes]:
     }
 
 
-def _hostile() -> dict[str, bytes]:
-    """Files of the kinds that once did harm, or that would."""
+def harmful() -> dict[str, bytes]:
+    """Files that once did harm, or that would; all are refused."""
     wide = [(256, 14, 1, 1), (256, 3, 1, 20_000), (257, 3, 1, 10), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1)]
     wide += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 10), (279, 4, 1, 400_000)]
     text = struct.pack(">L", 13) + b"tEXtComment\0hello" + struct.pack(">L", zlib.crc32(b"tEXtComment\0hello"))
@@ -160,7 +160,16 @@ def _hostile() -> dict[str, bytes]:
         [(b"IHDR", struct.pack(">LLBBBBB", 3900, 3000, 8, 2, 0, 0, 0)), (b"iCCP", b"a\0\0" + bomb), (b"IDAT", bomb)]
     )
     page = Image.new("RGB", (1, 1))
+    slow = _saved(Image.new("L", (300, 300)), "JPEG", progressive=True)
+    sides = struct.pack("<L", 16382 | 16382 << 14)
+    riff, jpg = formats.FORMATS[2], formats.FORMATS[1]
+    segments = jpg.split(_saved(Image.new("RGB", (9, 9)), "JPEG"))
     return {
+        "jpeg-many-scans": slow[:-2] + slow[slow.rindex(b"\xff\xda") : -2] * 200 + slow[-2:],
+        "jpeg-huge": jpg.join([(n, b"\x08" + b"\xff" * 4 + b[5:] if n == b"\xff\xc0" else b) for n, b in segments]),
+        "jpeg-no-tables": jpg.join([piece for piece in segments if piece[0] not in (b"\xff\xdb", b"\xff\xc4")]),
+        "webp-huge": riff.join([(b"VP8L", b"\x2f" + sides + bytes(20))]),
+        "webp-empty": riff.join([(b"VP8X", bytes([8, 0, 0, 0]) + b"\xff" * 6), (b"EXIF", b"II*\0" + b"\xff" * 90)]),
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
         "two-widths": _directory(wide),
         "directory-in-itself": _directory([(0x8769, 4, 1, 8), (330, 4, 1, 8)], behind=8),

@@ -181,7 +181,7 @@ def test_weights_that_are_no_numbers_of_a_network_are_named(tmp_path, dtype):
         load_weights(module, tmp_path / "a")
         assert module.weight.eq(1).all()
         save_file({"weight": torch.full((3, 2), torch.nan).to(dtype), "bias": torch.ones(3)}, tmp_path / "a")
-    with pytest.raises(CheckpointError, match="no finite numbers: .*weight"):
+    with pytest.raises(CheckpointError, match=r"no finite numbers: .*weight"):
         load_weights(module, tmp_path / "a")
 
 

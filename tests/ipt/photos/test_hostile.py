@@ -1,5 +1,6 @@
 """Files made to do harm: they cost a moment and a line, whatever they are called."""
 
+import io
 import os
 import struct
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipt.photos import images
+from ipt.photos import images, jpeg
 from ipt.photos.images import ImageError, read_image, read_thumbnail
 from ipt.photos.photo import encode_photo, read_photo
 
@@ -83,6 +84,27 @@ def test_chunks_that_nobody_reads_are_not_written(between):
     photo = read_photo(data + between + chunk(b"pHYs", b"") + chunk(b"IEND", b""))
     assert photo.pieces == ((b"tEXt", b"Author\0Ada"),)
     assert read_photo(encode_photo(photo, photo.levels)).pieces == photo.pieces
+
+
+def many_scans(side, count):
+    """A progressive JPEG whose last scan, of some ten bytes, is there so often."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - jpeg.scans(data)) + data[-2:]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_jpeg_of_many_scans_is_refused(tmp_path, read):
+    """Of 12 megapixels and 60 kB, 500 took 4 s; of 1 MB it would have been minutes."""
+    (tmp_path / "a.jpg").write_bytes(many_scans(1000, 30_000))
+    started = time.process_time()
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        read(tmp_path / "a.jpg")
+    assert time.process_time() - started < 1
+    (tmp_path / "a.jpg").write_bytes(many_scans(40, 100) + b"\xff\xda" * 1000)  # as a phone's film behind a picture
+    read(tmp_path / "a.jpg")
 
 
 @pytest.mark.slow  # to write the pages takes seconds
