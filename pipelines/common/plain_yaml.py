@@ -23,7 +23,8 @@ def read_plain(path: Path) -> Any:
         tree = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file in {Path.cwd()}; run from the top of the repository") from None
-    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no text, or the 32nd of a month
+    except (YAMLError, ValueError, TypeError) as error:
+        # ValueError: bytes that are no text, or the 32nd of a month; TypeError: a block as a key.
         raise ValueError(f"{path}: not YAML: {error}") from None
     except RecursionError:
         raise ValueError(f"{path}: not YAML that is read here: lists or blocks in one another without end") from None

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from fuzz.mutators import Change, change_bytes
+from fuzz.mutators import LARGE, Change, change_bytes, copies
 
 _TYPES = (
     b"application/json",
@@ -69,6 +69,8 @@ _DEEP = 3000
 def change_request(data: bytes, rng: random.Random, plain: Change) -> bytes:
     """One to three changes of headers, a blank line and a body: a line of the head, or a part of the body."""
     for _ in range(rng.randint(1, 3)):
+        if len(data) > LARGE:
+            break
         head, _, body = data.partition(b"\n\n")
         if rng.random() < 0.3:
             lines = head.split(b"\n")
@@ -118,8 +120,8 @@ def change_tree(tree: Any, rng: random.Random) -> Any:
         return tree | {name: change_tree(tree[name], rng)}
     if isinstance(tree, list) and tree and rng.random() < 0.8:
         place = rng.randrange(len(tree))
-        new = [] if rng.random() < 0.2 else [change_tree(tree[place], rng)] * rng.choice((1, 1, 2, 50))
-        return [*tree[:place], *new, *tree[place + 1 :]]
+        item = change_tree(tree[place], rng)
+        return [*tree[:place], *[item] * copies(rng, len(str(item)), 0, 1, 1, 2, 50), *tree[place + 1 :]]
     if isinstance(tree, int | float) and rng.random() < 0.5:
         return rng.choice((-1, 0, 1, 2, 7, 2**15, 2**31, 2**53, 2**63, 2**64, tree + 1, tree * 2, -tree, 0.5))
     return rng.choice((*_VALUES, [tree], {"a": tree}))
@@ -130,7 +132,7 @@ def _change_form(body: bytes, rng: random.Random, plain: Change) -> bytes:
     place = rng.randrange(len(parts))
     kind = rng.random()
     if kind < 0.2:
-        parts[place:place] = [parts[place]] * rng.choice((1, 2, 12, 2000))
+        parts[place:place] = [parts[place]] * copies(rng, len(parts[place]), 1, 2, 12, 2000)
     elif kind < 0.3:
         del parts[place]
     elif kind < 0.5:

@@ -29,7 +29,7 @@ MOST_BYTES = 40_000  # of an input
 _STUCK = 120  # seconds by the clock, after which a library does not come back
 _TOLD = 5000  # characters of what a process said at its end
 _READERS = ("Avif", "Bmp", "Jpeg", "Mpo", "Png", "Tiff", "WebP")  # of Pillow
-_CODE = ["ipt", "PIL", "pi_heif", "pipelines", "python_multipart", "starlette"]  # that guides
+_CODE = ["ipt", "PIL", "pi_heif", "pipelines", "python_multipart", "ruamel", "starlette"]  # that guides
 
 
 @dataclass(frozen=True)

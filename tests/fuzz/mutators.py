@@ -14,14 +14,21 @@ _NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 24, 32, 42, 43, 127, 128, 255, 256, 4096, 1
 _NUMBERS += (3000 * 4000, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _TAGS = (254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339)
 _TAGS += (347, 530, 532, 700, 33723, 34665, 34675, 34853, 40965, 50706)
-_MOST_COPIES = 40
+LARGE = 60_000  # bytes of an input that grows no more
 
 
 def change_picture(data: bytes, rng: random.Random, plain: Change) -> bytes:
     """One to three changes that know the format of `data`; `plain` changes bytes of no known structure."""
     for _ in range(rng.randint(1, 3)):
+        if len(data) > LARGE:
+            break
         data = plain(data, rng) if rng.random() < 0.1 else _change(data, rng, plain)
     return data
+
+
+def copies(rng: random.Random, size: int, *numbers: int) -> int:
+    """One of some numbers of copies of so many bytes, but for those that would make a large input."""
+    return min(rng.choice(numbers), LARGE // max(size, 1))
 
 
 def cross_pictures(data: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -55,7 +62,7 @@ def _change_pieces(known: Format, data: bytes, rng: random.Random, plain: Change
     elif kind < 0.75:
         del pieces[place]
     elif kind < 0.85:
-        pieces[place:place] = [pieces[place]] * rng.choice((1, 1, 2, _MOST_COPIES))
+        pieces[place:place] = [pieces[place]] * copies(rng, len(pieces[place][1]), 1, 1, 2, 40)
     elif kind < 0.95:
         pieces.insert(rng.randint(0, len(pieces) - 1), pieces.pop(place))
     else:
@@ -92,7 +99,7 @@ def change_bytes(data: bytes, rng: random.Random, plain: Change) -> bytes:
         number = (rng.choice(_NUMBERS) + rng.choice((0, 0, 0, -1, 1))) % 256**width
         return data[:place] + number.to_bytes(width, order) + data[place + width :]
     end = min(len(data), place + rng.choice((1, 2, 4, 16, 200)))
-    return data[:place] + data[place:end] * rng.choice((0, 0, 2, 3, _MOST_COPIES)) + data[end:]
+    return data[:place] + data[place:end] * copies(rng, end - place, 0, 0, 2, 3, 40) + data[end:]
 
 
 def change_tiff(data: bytes, rng: random.Random, plain: Change) -> bytes:
@@ -127,7 +134,7 @@ def change_tiff(data: bytes, rng: random.Random, plain: Change) -> bytes:
         )
         entries.insert(place, new)
     elif kind < 0.9:
-        entries[place:place] = [entries[place]] * rng.choice((1, 1, 2, _MOST_COPIES))
+        entries[place:place] = [entries[place]] * copies(rng, size, 1, 1, 2, 40)
     else:
         rng.shuffle(entries)
     data += bytes(len(data) % 2)

@@ -349,7 +349,8 @@ def test_a_whole_block_in_the_wrong_place_is_cut_short(load):
 
 
 @pytest.mark.parametrize(
-    "content", ["seed: [1", "seed: 0\nseed: 1\n", "\tseed: 0", "a: b: c", "a: 2026-13-01", b"a: \xff"]
+    "content",
+    ["seed: [1", "seed: 0\nseed: 1\n", "\tseed: 0", "a: b: c", "a: 2026-13-01", b"a: \xff", "? [{a: 1}]\n: b"],
 )
 def test_what_is_not_yaml_is_told(load, content):
     assert where_and_what(load, content)[1].startswith("not YAML: ")
