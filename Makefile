@@ -28,6 +28,9 @@ test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow an
 docs: $(INSTALLED)  ## the site of all documents: build/site/index.html
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
 
+fuzz: $(INSTALLED)  ## guided fuzzing of all that reads what strangers made, until you stop it: make fuzz SECONDS=600 (CONTRIBUTING.md)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
 lint: $(INSTALLED)  ## style, formatting and types, those of what restores also as on Windows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -34,9 +34,13 @@ def load_weights(network: nn.Module, path: Path, *, part: str = "") -> None:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
     if problems := misfits({name: value.shape for name, value in network.state_dict().items()}, weights):
         raise CheckpointError(f"{path}: weights do not fit the config: {problems}")
-    if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+    if wrong := [name for name, value in weights.items() if not _is_finite(value)]:
         raise CheckpointError(f"{path}: weights that are no finite numbers: {', '.join(wrong[:NAMED])}")
     network.load_state_dict(weights)
+
+
+def _is_finite(value: Tensor) -> bool:
+    return value.is_floating_point() and bool(value.float().isfinite().all())  # of 8 bits torch does not say
 
 
 def misfits(expected: Mapping[str, Size], given: Mapping[str, Tensor]) -> str:

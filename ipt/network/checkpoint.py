@@ -15,6 +15,7 @@ from ipt.network.task_network import TaskNetwork
 from ipt.weights import CheckpointError, load_weights, save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_SMALL = 30_000  # weights of a network that is built whatever its file holds
 CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 Network = TypeVar("Network", bound=TaskNetwork)
 
@@ -60,8 +61,12 @@ def _built(kind: type[Network], folder: Path) -> Network:
     if (folder / CHECKSUMS).is_file():
         check_sums(folder)
     try:
-        return kind(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
-    except (ValueError, TypeError) as error:
+        config = ModelConfig.from_dict(json.loads((folder / CONFIG).read_text()))
+        room = max(_SMALL, (folder / WEIGHTS).stat().st_size // 2)  # in half precision
+        if config.least_weights > room:  # a few bytes could ask for all memory
+            raise ValueError(f"a network of at least {config.least_weights} weights; {WEIGHTS} has room for {room}")
+        return kind(config)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
 
 

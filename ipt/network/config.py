@@ -49,6 +49,16 @@ class ModelConfig:
         """Height and width inside the network are padded to a multiple of this many pixels."""
         return self.patch * 2 ** (len(self.blocks) - 1)
 
+    @property
+    def least_weights(self) -> int:
+        """Fewer numbers no network of this config has: those of the stem, and most of a block's, each level once."""
+        widths = [self.width * 2**level for level in range(len(self.blocks))]
+        blocks = (
+            count * width * (28 + 3 * width + 3 * int(width * self.expansion))
+            for count, width in zip(self.blocks, widths, strict=True)
+        )
+        return 27 * self.patch**2 * self.width + sum(blocks)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
@@ -61,8 +71,28 @@ class ModelConfig:
             raise ValueError(
                 f"model config: missing {sorted(names - set(values))}, unknown {sorted(set(values) - names)}"
             )
+        for name, value in values.items():
+            _check_kind(name, value)
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**fields)
+
+
+_TEXTS, _LISTS = ("tasks", "layers"), ("tasks", "layers", "blocks")
+_LARGEST = 10_000_000  # of a number in a config
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Raise ValueError for a value of JSON that is not of its field's type, or a number beyond all networks."""
+    if name in _LISTS and not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list, got {type(value).__name__}")
+    for item in value if name in _LISTS else [value]:
+        if name in _TEXTS:
+            if not isinstance(item, str):
+                raise ValueError(f"{name}: expected text, got {str(item)[:40]!r}")
+        elif isinstance(item, bool) or not isinstance(item, int | float if name == "expansion" else int):
+            raise ValueError(f"{name}: expected a number, got {str(item)[:40]!r}")
+        elif not -_LARGEST <= item <= _LARGEST:  # NaN neither
+            raise ValueError(f"{name}: expected at most {_LARGEST}, got {str(item)[:40]}")
 
 
 # Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.

@@ -67,7 +67,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_ours(_hostname(host)):
             raise RequestError(403, f"Host: '{host}' is not a name of this service; ask for it by its address")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _origins_host(origin) != host.lower():
             raise RequestError(403, f"Origin: pages of '{origin}' may not use this service")
         elsewhere = origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link to the page is welcome
@@ -89,3 +89,11 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _origins_host(origin: str) -> str | None:
+    """Host and port of an Origin header, in lower case; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # starlette comes with the extra `page`
 
 FIELDS = ("image", "task", "instruction", "strength")
 _LONGEST_FIELD = 20_000  # bytes of a field of a form that is no file
+_LONGEST_NUMBER = 30  # digits; of thousands Python makes no number
 _LONGEST_TEXT = 300  # characters of a message
 _LONG = 30_000  # bytes; an instruction of MAX_CHARACTERS has at most 24,000 in JSON, where all are escaped
 _LONGEST_REST = len(FIELDS) * _LONG  # bytes of JSON beside the image
@@ -62,7 +63,7 @@ async def read_body(
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal():
         raise RequestError(400, "Content-Length: expected a number")
-    if int(announced) > limit:
+    if len(announced) > _LONGEST_NUMBER or int(announced) > limit:
         raise RequestError(413, f"body: {announced} bytes; the limit is {limit}")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(415, "Content-Encoding: expected none; send the picture as it is")

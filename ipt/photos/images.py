@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ipt.photos import tiff
+from ipt.photos import jpeg, tiff
 from ipt.photos.tags import ORIENTATION
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ _DAMAGE = (
     ArithmeticError,
     RuntimeError,
     AttributeError,
+    AssertionError,
     struct.error,
     zlib.error,
     cv2.error,
@@ -143,6 +144,8 @@ def open_picture(source: Path | bytes, max_pixels: int | None = None) -> Iterato
                 limit = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)
                 if width * height > limit:
                     raise TooManyPixelsError(f"{width} x {height} pixels; the limit is {limit} in all")
+                if picture.format in ("JPEG", "MPO") and jpeg.scans(data) > jpeg.MOST_SCANS:
+                    raise ImageError(f"a JPEG of more than {jpeg.MOST_SCANS} scans; save it anew")
                 yield picture, data
     except MemoryError as error:
         raise ImageError(f"{name}: too large for this machine's memory") from error

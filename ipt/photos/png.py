@@ -20,11 +20,16 @@ Chunk = tuple[bytes, bytes]  # type and content
 
 
 def read_chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG file but for its pixels, up to its end or to where it is cut off."""
+    """The chunks of a PNG file but for its pixels, up to its end or to where it is cut off or damaged.
+
+    What stands behind is read by nobody: written before the pixels it could make readers refuse the file.
+    """
     place = len(_SIGNATURE)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">L4s", data, place)
-        if kind not in (b"IDAT", b"IEND"):
+        if kind == b"IEND" or not kind.isalpha():
+            return
+        if kind != b"IDAT":
             yield kind, data[place + 8 : place + 8 + length]
         place += 12 + length
 

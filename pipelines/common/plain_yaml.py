@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+_MOST_VALUES = 100_000  # ours have a thousand; a few anchors in one another stand for billions
 
 
 def read_plain(path: Path) -> Any:
@@ -19,19 +23,24 @@ def read_plain(path: Path) -> Any:
         tree = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file in {Path.cwd()}; run from the top of the repository") from None
-    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no text, or the 32nd of a month
+    except (YAMLError, ValueError, TypeError) as error:
+        # ValueError: bytes that are no text, or the 32nd of a month; TypeError: a block as a key.
         raise ValueError(f"{path}: not YAML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not YAML that is read here: lists or blocks in one another without end") from None
     try:
-        return _plain(tree, str(path))
+        return _plain(tree, str(path), itertools.count(1))
     except RecursionError:  # an anchor inside what it names
         raise ValueError(f"{path}: expected an end, got a list or block that holds itself") from None
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, number: Iterator[int]) -> Any:
+    if next(number) > _MOST_VALUES:
+        raise ValueError(f"{where}: expected at most {_MOST_VALUES} values in all, got more")
     if isinstance(value, dict):
-        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}.{key}", number) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(value)]
+        return [_plain(item, f"{where}[{place}]", number) for place, item in enumerate(value)]
     if value is None or isinstance(value, int | float | str):
         return value
     raise ValueError(f"{where}: expected a number, text, a list or a block; got {value!r}")

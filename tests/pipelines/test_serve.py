@@ -13,7 +13,9 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
+from fuzz.seeds import harmful
 from PIL import Image
 
 from ipt import restore_image
@@ -79,6 +81,12 @@ def assert_well(service) -> None:
     assert np.abs(read_photo(content).levels.astype(int) - wanted).max() <= 1
 
 
+def memory(service) -> int:
+    """Bytes that the service's processes hold for themselves."""
+    processes = psutil.Process(service.process.pid).children(recursive=True)
+    return sum(process.memory_full_info().uss for process in processes)
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
 
@@ -88,9 +96,12 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
+HARMFUL = [*harmful().values()]  # of all kinds of files
+
+
 def hostile(rng: np.random.Generator, number: int) -> tuple[bytes, dict[str, str]]:
-    """A body that is wrong in one of ten ways, and its headers."""
-    image, kind = encoded(number), number % 10
+    """A body that is wrong in one of eleven ways, and its headers."""
+    image, kind = encoded(number), number % 11
     paths = (
         "../../etc/passwd",
         "/etc/shadow",
@@ -107,28 +118,30 @@ def hostile(rng: np.random.Generator, number: int) -> tuple[bytes, dict[str, str
         fields["image"] = image[: int(rng.integers(1, len(image) - 40))]
     elif kind == 2:  # small files that unpack to much
         bomb = zlib.compress(bytes(10_000_000), 9)
-        many = chunk(b"zTXt", b"a\0\0" + bomb) if number % 20 == 2 else chunk(b"iCCP", b"a\0\0" + bomb)
+        many = chunk(b"zTXt", b"a\0\0" + bomb) if number // 11 % 2 else chunk(b"iCCP", b"a\0\0" + bomb)
         fields["image"] = png(30_000, 30_000, many, chunk(b"IDAT", bomb))
     elif kind == 3:  # path-like names
-        fields["task"] = paths[number // 10 % len(paths)]
+        fields["task"] = paths[number // 11 % len(paths)]
     elif kind == 4:
-        fields[paths[number // 10 % len(paths)]] = "x"
+        fields[paths[number // 11 % len(paths)]] = "x"
     elif kind == 5:  # wrong types
         wrong = [5, None, [1], {"a": 1}, True, 1e999, "x"]
-        name = ("image", "task", "strength")[number // 10 % 3]
-        fields[name] = wrong[number // 10 % len(wrong)] if name == "image" else [wrong[0]]
+        name = ("image", "task", "strength")[number // 11 % 3]
+        fields[name] = wrong[number // 11 % len(wrong)] if name == "image" else [wrong[0]]
         return json.dumps(fields, default=lambda data: base64.b64encode(data).decode()).encode(), {
             "Content-Type": "application/json"
         }
     elif kind == 6:  # bytes of no meaning
         body = rng.bytes(int(rng.integers(0, 5000)))
-        return body, {"Content-Type": (FORM, "application/json", "text/plain", "image/png")[number // 10 % 4]}
+        return body, {"Content-Type": (FORM, "application/json", "text/plain", "image/png")[number // 11 % 4]}
     elif kind == 7:
         return rng.bytes(MAX_BODY + 1), {"Content-Type": FORM}
     elif kind == 8:  # bytes changed in the first ones
         fields["image"] = bytes(8) + image[8:]
+    elif kind == 9:
+        fields["strength"] = ("-1", "nan", "1e99", "inf", "0x1", "much")[number // 11 % 6]
     else:
-        fields["strength"] = ("-1", "nan", "1e99", "inf", "0x1", "much")[number // 10 % 6]
+        fields["image"] = HARMFUL[number // 11 % len(HARMFUL)]
     parts = b"".join(
         f'--b\r\nContent-Disposition: form-data; name="{name}"'.encode()
         + (b'; filename="../../x.png"\r\n\r\n' if name == "image" else b"\r\n\r\n")
@@ -141,21 +154,26 @@ def hostile(rng: np.random.Generator, number: int) -> tuple[bytes, dict[str, str
 
 def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
     rng = np.random.default_rng(0)
-    before = set(running.folder.rglob("*"))
-    statuses = set()
-    for number in range(200):
+    before, held, statuses = set(running.folder.rglob("*")), 0, set()
+    assert {image[:2] for image in HARMFUL} >= {b"II", b"RI", b"\xff\xd8", b"\x89P"}  # TIFF, WebP, JPEG, PNG
+    for number in range(220):
         body, headers = hostile(rng, number)
+        started = time.monotonic()
         status, _, content = running.ask("POST", "/restore", body, **headers)
+        assert time.monotonic() - started < 10, number  # each takes some milliseconds on an idle machine
         assert 400 <= status < 500, (number, status, content[:300])
         assert content.count(b"\n") == 1
         assert len(json.loads(content)["error"]) > 10
         statuses.add(status)
         if number % 50 == 0:
             assert_well(running)
+            held = memory(running) if number == 0 else held  # with what the first pictures bring in
     assert statuses == {400, 413, 415, 422}
     assert running.ask("POST", "/restore", bytes(50_000_000), Content_Type=FORM)[0] == 413
     assert_well(running)
     assert set(running.folder.rglob("*")) == before
+    assert 100_000_000 < held
+    assert memory(running) < held + 200_000_000
 
 
 def test_slow_senders_are_told_and_others_are_served(running):
@@ -206,9 +224,15 @@ def test_a_moved_alias_changes_the_pixels_and_fails_no_request(running):
     assert b'instruct_ipt_reloads_total{result="done"} 2.0' in running.ask("GET", "/metrics")[2]
 
 
-def test_the_log_is_json_without_pictures(running):
+def test_the_log_is_json_without_pictures_and_words(running):
+    words = "take away the rain behind Ada Lovelace"
+    assert running.restore(encoded(5), instruction=words)[0] == 200
+    assert running.restore(encoded(5), instruction=words * 99)[0] == 400
+    assert running.restore(encoded(5), instruction=words, task="derain")[0] == 400
     assert_well(running)
     time.sleep(1)
+    for name in ("log.jsonl", "messages.txt"):
+        assert "Lovelace" not in (running.folder / name).read_text()
     lines = [json.loads(line) for line in (running.folder / "log.jsonl").read_text().splitlines()]
     assert {"restore", "model", "model_unchecked"} == {line["event"] for line in lines}
     assert lines[0]["note"].startswith("models:/ipt/1: registered without hashes of its files, ")

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ipt.model import InstructIPT
@@ -104,6 +105,7 @@ def test_truncated_weights_are_named(unsummed, keep):
         (b"[]", "missing .*width"),
         (b"3", "int"),
         (b"{}", "missing .*width"),
+        (b"[" * 100_000, "recursion"),
     ],
 )
 def test_a_damaged_config_is_named(unsummed, content, message):
@@ -116,7 +118,15 @@ def test_a_damaged_config_is_named(unsummed, content, message):
     ("key", "value", "message"),
     [
         ("width", 7, "multiple of head_width"),
-        ("width", "8", "'<' not supported"),
+        ("width", "8", "width: expected a number, got '8'"),
+        ("width", 10**6, r"a network of at least \d+ weights; model.safetensors has room for \d+"),
+        ("blocks", [10**6], r"a network of at least \d+ weights"),
+        ("blocks", [1] * 3000, "int too large to convert to float"),
+        ("blocks", 1, "blocks: expected a list, got int"),
+        ("patch", 10**30, "patch: expected at most 10000000"),
+        ("expansion", float("nan"), "expansion: expected at most 10000000, got nan"),
+        ("expansion", True, "expansion: expected a number, got 'True'"),
+        ("tasks", "derain", "tasks: expected a list, got str"),
         ("tasks", [], "tasks: expected one or more"),
         ("layers", ["nothing"], "no Linear or Conv2d layer matches 'nothing'"),
         ("depth", 3, r"unknown \['depth'\]"),
@@ -159,6 +169,20 @@ def test_weights_of_any_module_come_back_and_a_failed_load_changes_nothing(tmp_p
     with pytest.raises(CheckpointError, match=r"config: weight: expected shape \(3, 4\), got \(3, 2\)$"):
         load_weights(wrong, tmp_path / "weights.safetensors")
     assert torch.equal(wrong.bias, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float8_e4m3fn])
+def test_weights_that_are_no_numbers_of_a_network_are_named(tmp_path, dtype):
+    module = nn.Linear(2, 3)
+    save_file(
+        {name: torch.full_like(value, 1).to(dtype) for name, value in module.state_dict().items()}, tmp_path / "a"
+    )
+    if dtype.is_floating_point:
+        load_weights(module, tmp_path / "a")
+        assert module.weight.eq(1).all()
+        save_file({"weight": torch.full((3, 2), torch.nan).to(dtype), "bias": torch.ones(3)}, tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"no finite numbers: .*weight"):
+        load_weights(module, tmp_path / "a")
 
 
 def test_half_precision_takes_half_the_bytes_and_come_back_rounded(make_config, randomized, tmp_path):

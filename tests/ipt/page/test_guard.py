@@ -33,6 +33,7 @@ def test_who_is_served(client, headers):
         ({"Host": ""}, "Host: "),
         ({"Origin": "https://evil.example"}, "Origin: pages of 'https://evil.example' may not use this service"),
         ({"Origin": "null"}, "Origin: "),
+        ({"Origin": "http://["}, "Origin: "),  # no address
         ({"Origin": "http://127.0.0.1:9000", "Sec-Fetch-Site": "same-site"}, "Origin: "),  # another port
         ({"Origin": "http://localhost:8000"}, "Origin: "),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, "Sec-Fetch-Site: "),

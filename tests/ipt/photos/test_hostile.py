@@ -1,5 +1,6 @@
 """Files made to do harm: they cost a moment and a line, whatever they are called."""
 
+import io
 import os
 import struct
 import threading
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipt.photos import images
+from ipt.photos import images, jpeg
 from ipt.photos.images import ImageError, read_image, read_thumbnail
-from ipt.photos.photo import read_photo
+from ipt.photos.photo import encode_photo, read_photo
 
 READERS = (read_photo, read_image, lambda path: read_thumbnail(path, 8))
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(touched) (w) file closefile\nshowpage\n%%EOF\n"
@@ -56,6 +57,54 @@ def test_a_png_that_begins_with_another_chunk_is_refused(tmp_path):
     for read in READERS:
         with pytest.raises(ImageError, match="its first chunk is not IHDR"):
             read(tmp_path / "a.png")
+
+
+def chunk(name, content):
+    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+
+
+def png(head, *chunks):
+    """A PNG of 4 x 4 pixels of bits, kind and three zeros as `head` says, all of them 0."""
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">LL", 4, 4) + head) + b"".join((*chunks, pixels))
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_palette_without_colours_is_refused_or_read(tmp_path, read):
+    """Pillow asserts that there is one."""
+    (tmp_path / "a.png").write_bytes(png(bytes([8, 3, 0, 0, 0])) + chunk(b"IEND", b""))
+    with pytest.raises(ImageError):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("between", [chunk(b"IEND", b""), chunk(b"\0\0\0\0", b"")])
+def test_chunks_that_nobody_reads_are_not_written(between):
+    """Behind the end and behind damage; before the pixels a short pHYs would make readers refuse the file."""
+    data = png(bytes([8, 2, 0, 0, 0]), chunk(b"tEXt", b"Author\0Ada"))
+    photo = read_photo(data + between + chunk(b"pHYs", b"") + chunk(b"IEND", b""))
+    assert photo.pieces == ((b"tEXt", b"Author\0Ada"),)
+    assert read_photo(encode_photo(photo, photo.levels)).pieces == photo.pieces
+
+
+def many_scans(side, count):
+    """A progressive JPEG whose last scan, of some ten bytes, is there so often."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - jpeg.scans(data)) + data[-2:]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_jpeg_of_many_scans_is_refused(tmp_path, read):
+    """Of 12 megapixels and 60 kB, 500 took 4 s; of 1 MB it would have been minutes."""
+    (tmp_path / "a.jpg").write_bytes(many_scans(1000, 30_000))
+    started = time.process_time()
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        read(tmp_path / "a.jpg")
+    assert time.process_time() - started < 1
+    (tmp_path / "a.jpg").write_bytes(many_scans(40, 100) + b"\xff\xda" * 1000)  # as a phone's film behind a picture
+    read(tmp_path / "a.jpg")
 
 
 @pytest.mark.slow  # to write the pages takes seconds

@@ -349,7 +349,8 @@ def test_a_whole_block_in_the_wrong_place_is_cut_short(load):
 
 
 @pytest.mark.parametrize(
-    "content", ["seed: [1", "seed: 0\nseed: 1\n", "\tseed: 0", "a: b: c", "a: 2026-13-01", b"a: \xff"]
+    "content",
+    ["seed: [1", "seed: 0\nseed: 1\n", "\tseed: 0", "a: b: c", "a: 2026-13-01", b"a: \xff", "? [{a: 1}]\n: b"],
 )
 def test_what_is_not_yaml_is_told(load, content):
     assert where_and_what(load, content)[1].startswith("not YAML: ")
@@ -360,6 +361,15 @@ def test_another_document_is_told(load, content):
     value = YAML(typ="safe", pure=True).load(content)
     expected = f"expected a block with {', '.join(tree())}; got {value!r}"
     assert where_and_what(load, content) == ("", expected)
+
+
+def test_lists_too_deep_are_told(load):
+    assert where_and_what(load, "[" * 5000)[1].startswith("not YAML that is read here: lists or blocks in one another")
+
+
+def test_anchors_that_stand_for_billions_are_told(load):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 12))]
+    assert where_and_what(load, "\n".join(lines))[1] == "expected at most 100000 values in all, got more"
 
 
 def test_a_list_that_holds_itself_is_told(load):
