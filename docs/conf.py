@@ -21,7 +21,7 @@ html_title = project
 html_copy_source = False
 
 NAVIGATION = {
-    "Restore": ["docs/restore", "docs/page", "docs/gallery", "docs/serving", "docs/export"],
+    "Restore": ["docs/restore", "docs/page", "docs/gallery", "docs/serving", "docs/export", "docs/hardening"],
     "Train": ["docs/release", "docs/degradations", "docs/registry", "docs/cluster"],
     "Method": ["docs/method", "docs/backbone", "docs/diffusion"],
     "Numbers": ["docs/numbers", "docs/results"],

@@ -216,6 +216,12 @@ def documents_with(language, needs=()):
     return found
 
 
+def test_tests_that_documents_name_are_there():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/hardening.md").read_text())
+    assert len(named) > 30
+    assert [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in (ROOT / path).read_text()] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("document", documents_with("python"))
 def test_python_blocks_run(document, place, monkeypatch):
