@@ -10,10 +10,9 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from fuzz.guided import load_targets, run_apart
 
 if TYPE_CHECKING:
     from fuzz.targets import Target
@@ -37,16 +36,23 @@ class Tally:
 
 
 def main() -> None:
-    """Fuzz, and tell a line for each target in each round."""
+    """Fuzz, and tell a line for each target in each round; the seconds are all that this takes."""
+    started = time.time()
+    if find_spec("atheris") is None:
+        sys.exit("fuzz: atheris is missing; the extra dev has it where there are wheels, on Linux with x86-64")
+    from fuzz.guided import load_targets
+
     targets = load_targets()
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("targets", nargs="*", choices=[[], *targets], help="all by default")
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(targets)}; all by default")
     arguments = parser.parse_args()
+    if unknown := set(arguments.targets) - set(targets):
+        parser.error(f"{min(unknown)}: no target; expected some of {', '.join(targets)}")
     tallies = {name: Tally() for name in arguments.targets or targets}
     try:
-        fuzz(targets, tallies, arguments.folder, time.time() + arguments.seconds)
+        fuzz(targets, tallies, arguments.folder, started + arguments.seconds)
     except KeyboardInterrupt:
         print()
     for name, tally in tallies.items():
@@ -75,6 +81,8 @@ def _fuzz_one(name: str, target: Target, tally: Tally, folder: Path, until: floa
     grown, finds = folder / "corpus" / name, folder / "finds"
     for place in (grown, finds):
         place.mkdir(parents=True, exist_ok=True)
+    from fuzz.guided import run_apart
+
     outcome = run_apart(name, target, until, finds, grown)
     tally.inputs += outcome.inputs
     tally.edges = max(tally.edges, outcome.edges)

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from fuzz.mutators import LARGE, Change, change_bytes, copies
+from fuzz.raw import LARGE, Change, change_bytes, copies
 
 _TYPES = (
     b"application/json",

@@ -6,7 +6,7 @@ import random
 import struct
 
 from fuzz.bodies import change_json
-from fuzz.mutators import Change, change_bytes
+from fuzz.raw import Change, change_bytes
 
 
 def join_checkpoint(config: bytes, weights: bytes) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 Piece = tuple[bytes, bytes]  # name and content
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the second two with places of 8 bytes
 _NESTED = {b"meta": 4, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"iprp": 0, b"ipco": 0, b"iinf": 6}
 _BARE = {0xD8, 0xD9, 0x01, *range(0xD0, 0xD8)}  # markers of JPEG without content
 _MOST_UNPACKED = 1 << 20
@@ -121,7 +122,7 @@ def inside(name: bytes, body: bytes) -> tuple[int, str] | None:
     if name == b"IDAT":
         return 0, "zlib"
     for start in (0, 4, 6, 10):
-        if body[start : start + 4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if body[start : start + 4] in TIFF:
             return start, "tiff"
     return None
 

@@ -18,8 +18,10 @@ import numpy as np
 
 from fuzz.bodies import change_request
 from fuzz.checkpoints import change_checkpoint, split_checkpoint
+from fuzz.directories import change_tiff
 from fuzz.limits import limits
-from fuzz.mutators import Change, change_bytes, change_picture, change_tiff, cross_pictures
+from fuzz.mutators import change_picture, cross_pictures
+from fuzz.raw import Change, change_bytes
 from ipt.network.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from ipt.network.task_network import TaskNetwork
 from ipt.page.guard import Guard

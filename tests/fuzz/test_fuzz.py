@@ -13,7 +13,7 @@ import pytest
 
 from fuzz.inputs import inputs
 from fuzz.limits import CostlyError, limits
-from fuzz.mutators import LARGE
+from fuzz.raw import LARGE
 from fuzz.seeds import seeds
 from fuzz.targets import TARGETS, Target
 

@@ -100,7 +100,7 @@ def start_service(folder: Path, **options: object) -> Iterator[Running]:
     command += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with open(folder / "log.jsonl", "w") as log, open(folder / "messages.txt", "w") as messages:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment["PYTHONPATH"] = f"{folder}{os.pathsep}{ROOT}"  # where a test may put a sitecustomize.py
         process = subprocess.Popen(command, stdout=log, stderr=messages, env=environment)
     service = Running(folder, port, process)
     try:

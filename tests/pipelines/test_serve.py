@@ -27,6 +27,30 @@ from pipelines.tracking.store import experiment_id, tracking
 
 pytestmark = pytest.mark.slow
 MAX_BODY = 1_000_000
+HANGS = b"never read"
+SITE = f"""
+import importlib.util, sys, time
+
+class Slow:  # puts itself before PIL.Image, in every process of the service
+    def find_spec(self, name, path=None, target=None):
+        if name != "PIL.Image":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            opened = module.open
+            module.open = lambda file, *rest, **named: (
+                time.sleep(600) if file.getvalue() == {HANGS!r} else opened(file, *rest, **named)
+            )
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Slow())
+"""
 FORM = "multipart/form-data; boundary=b"
 
 
@@ -58,6 +82,7 @@ def running(make_config, fill_parameters, tmp_path_factory, serving):
                 )
             mlflow.register_model(logged.model_uri, "ipt")
         client.set_registered_model_alias("ipt", "champion", "1")
+    (folder / "sitecustomize.py").write_text(SITE)
     with serving(
         folder,
         model="models:/ipt@champion",
@@ -65,6 +90,7 @@ def running(make_config, fill_parameters, tmp_path_factory, serving):
         max_pixels=100_000,
         body_timeout=1,
         queue=8,
+        timeout=8,
         watch=0.5,
         threads=2,
     ) as service:
@@ -174,6 +200,21 @@ def test_hostile_requests_get_a_reason_and_leave_the_service_well(running):
     assert set(running.folder.rglob("*")) == before
     assert held > 100_000_000
     assert memory(running) < held + 200_000_000
+
+
+def test_pictures_that_are_never_read_keep_no_other_from_an_answer(running):
+    """As many as are read at once: once their time is up they are given up, and what read them is free again."""
+    statuses: list[int] = []
+    started = time.monotonic()
+    threads = [threading.Thread(target=lambda: statuses.append(running.restore(HANGS)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {504, 422}
+    assert time.monotonic() - started > 1  # they were read, and did hang
+    for _ in range(3):
+        assert_well(running)
 
 
 def test_slow_senders_are_told_and_others_are_served(running):

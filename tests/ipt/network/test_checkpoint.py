@@ -33,6 +33,7 @@ def test_a_model_comes_back_with_its_config_weights_and_output(make_config, rand
     save_model(model, tmp_path)
     loaded = InstructIPT.from_pretrained(str(tmp_path))
     assert loaded.config == model.config
+    assert 0 < model.config.least_weights < sum(weights.numel() for weights in model.backbone.parameters())
     assert not loaded.training
     weights = loaded.state_dict()
     assert list(weights) == list(model.state_dict())
