@@ -25,10 +25,10 @@ from fuzz.raw import Change, change_bytes
 from ipt.network.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from ipt.network.task_network import TaskNetwork
 from ipt.page.guard import Guard
-from ipt.page.pictures import preview
 from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
 from ipt.photos import images, png, tiff
 from ipt.photos.images import ImageError, read_image, read_thumbnail
+from ipt.photos.look import preview
 from ipt.photos.photo import encode_photo, read_photo
 from ipt.photos.tags import pack_header, pack_tags, read_tags, upright_exif
 from ipt.weights import CheckpointError
