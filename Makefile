@@ -22,8 +22,8 @@ diffusion: $(INSTALLED)  ## optional: a diffusion denoiser with biases by noise 
 test: $(INSTALLED)  ## fast tests, on all cores
 	$(BIN)/python -m pytest -n logical --dist loadfile
 
-test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC
-	$(BIN)/python -m pytest -m slow
+test-slow: $(INSTALLED)  ## tests of the whole pipeline with real Ray, MLflow and DVC, two files at a time
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 docs: $(INSTALLED)  ## the site of all documents: build/site/index.html
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
