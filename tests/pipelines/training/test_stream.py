@@ -150,6 +150,7 @@ def consume(schedule: Schedule, window: list, rank: int, shard) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_real_ray_gives_each_of_three_workers_its_own(local_ray):
     """Unequal counts, and a last interval and segments that are shorter."""
     schedule = Schedule(steps=23, items_per_step=7, interval=10, segment=6, workers=3)
@@ -173,6 +174,7 @@ def test_one_window_follows_another(local_ray, monkeypatch):
     assert list(worker_items(read, schedule, 10, 0)) == []  # a run that had ended
 
 
+@pytest.mark.slow
 def test_the_executor_of_ray_rests_while_more_is_ready_than_is_taken(local_ray, monkeypatch):
     turns = []
 
