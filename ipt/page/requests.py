@@ -147,10 +147,7 @@ def _without_long_text(body: bytes | bytearray) -> tuple[bytes, memoryview | Non
     long, mark = None, secrets.token_hex(16)  # that no other text is
     at = first = last = 0
     while (begin := body.find(b'"', at)) >= 0:
-        text = _TEXT.match(body, begin)
-        if text is None:
-            raise RequestError(400, "body: not JSON: a text without an end")
-        at = text.end()
+        at = _end_of_text(body, begin)
         if at - begin > _LONG:
             if long is not None:
                 raise RequestError(400, f"body: expected one text of more than {_LONG} bytes, the image, got another")
@@ -162,6 +159,17 @@ def _without_long_text(body: bytes | bytearray) -> tuple[bytes, memoryview | Non
     if long is None:
         return bytes(body), None, mark
     return bytes(body[:first]) + f'"{mark}"'.encode() + bytes(body[last:]), long, mark
+
+
+def _end_of_text(body: bytes | bytearray, begin: int) -> int:
+    """Behind the quote that ends the text of JSON which begins with the one at `begin`."""
+    end = body.find(b'"', begin + 1)
+    if end >= 0 and body.find(b"\\", begin + 1, end) < 0:  # as in a picture: a thirtieth of the time, in which all wait
+        return end + 1
+    text = _TEXT.match(body, begin)
+    if text is None:
+        raise RequestError(400, "body: not JSON: a text without an end")
+    return text.end()
 
 
 def _from_base64(text: bytes | memoryview) -> bytes:
