@@ -238,6 +238,7 @@ def test_the_champion_itself_is_not_measured(params, registry, capsys, monkeypat
     assert aliases() == {CHAMPION: 1}
 
 
+@pytest.mark.slow
 def test_a_new_task_is_held_to_the_floors_and_a_lost_one_is_refused(params, registry, capsys):
     registry(10.0)
     promote(params, None, dry_run=False)
