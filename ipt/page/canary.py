@@ -14,8 +14,8 @@ from ipt.page.requests import RequestError
 from ipt.photos.child import Call
 from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import Photo, encode_photo
+from ipt.restoring.canary import canary_picture
 
-SIDE = 64  # pixels
 _EVERY = 30.0  # seconds between two pictures, as long as all is well
 _AGAIN = 1.0  # seconds after which it is tried again where it was not
 _PATIENCE = 5.0  # seconds that one who asks waits for a picture; then the one before counts
@@ -35,7 +35,7 @@ class Canary:
         report: Callable[[str | None], None] = lambda wrong: None,
     ) -> None:
         self._restore, self._seconds, self._report = restore, seconds, report
-        levels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        levels = canary_picture()
         self._picture = encode_photo(Photo(levels, None, False, "JPEG"), levels)
         self._thread, self._lock = ThreadPoolExecutor(1, "canary"), threading.Lock()
         self._sent: Future[None] | None = None

@@ -134,15 +134,8 @@ class Workshop:
     def _restore_photo(self, job: Job, photo: Photo) -> Outcome:
         order, model = job.order, self.model
         plan = plan_restoration(model, photo.levels, task=order.task, instruction=order.instruction)
-        side = job.begin(model, photo.levels, plan, self._memory)
-        restored = restore_tasks(
-            model,
-            photo.levels,
-            plan.tasks,
-            strength=order.strength,
-            tile=side,
-            precision=self._precision,
-            before_tile=job.begin_tile,
+        restored = job.restore(
+            model, photo.levels, plan, strength=order.strength, precision=self._precision, memory=self._memory
         )
         job.check()
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)

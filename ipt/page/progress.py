@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ipt.model import InstructIPT
+from ipt.network.precision import Precision
 from ipt.restoring.memory import affordable_tile
-from ipt.restoring.restore import Plan
+from ipt.restoring.restore import Plan, restore_tasks
 from ipt.restoring.tiles import spans
 
 if TYPE_CHECKING:
@@ -47,16 +48,33 @@ class Steps:
         self.check()
         self.tile += 1
 
-    def begin(self, model: InstructIPT, levels: np.ndarray, plan: Plan, memory: int | None = None) -> int:
-        """Note what will be done to a picture (H, W, ...), in how many tiles; returns their side in pixels.
+    def restore(
+        self,
+        model: InstructIPT,
+        levels: np.ndarray,
+        plan: Plan,
+        *,
+        strength: float,
+        precision: Precision,
+        memory: int | None = None,
+    ) -> np.ndarray:
+        """`restore_tasks` of a picture (H, W, 3) as planned, counted by tile; a tile takes at most `memory` bytes.
 
-        A tile takes at most `memory` bytes of the CPU's.
+        Raises what `check` raises, ahead of a tile.
         """
         reach = model.backbone.reach * len(plan.tasks)
         side = affordable_tile(model.config, reach, next(model.parameters()).device, memory)
         rows, columns = (len(spans(length, side, reach, model.config.size_multiple)) for length in levels.shape[:2])
         self.tiles, self.plan = rows * columns, plan
-        return side
+        return restore_tasks(
+            model,
+            levels,
+            plan.tasks,
+            strength=strength,
+            tile=side,
+            precision=precision,
+            before_tile=self.begin_tile,
+        )
 
 
 def how_far(steps: Steps | None, ahead: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ipt.network.precision import Precision
 from ipt.page.progress import Steps
 from ipt.restoring.memory import affordable_tile
 from ipt.restoring.mixed import restore_mixed
-from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
+from ipt.restoring.restore import Plan, plan_restoration
 from pipelines.serving.model import Loaded
 
 SMALL = 512  # pixels; a picture with no longer side waits for others to make a batch
@@ -84,16 +84,7 @@ def _plan(model: InstructIPT, job: Job) -> Plan:
 
 
 def _restore_planned(model: InstructIPT, job: Job, plan: Plan) -> Outcome:
-    side = job.begin(model, job.levels, plan, job.memory)
-    restored = restore_tasks(
-        model,
-        job.levels,
-        plan.tasks,
-        strength=job.strength,
-        tile=side,
-        precision=job.precision,
-        before_tile=job.begin_tile,
-    )
+    restored = job.restore(model, job.levels, plan, strength=job.strength, precision=job.precision, memory=job.memory)
     return Outcome(restored, plan, 1)
 
 

@@ -173,7 +173,7 @@ def test_a_mistake_of_ours_is_told_without_its_reason(client, encoded, monkeypat
     def fails(*_, **__):
         raise KeyError("secret")
 
-    monkeypatch.setattr("ipt.page.jobs.restore_tasks", fails)
+    monkeypatch.setattr("ipt.page.progress.restore_tasks", fails)
     calm = TestClient(client.app, base_url=HERE, raise_server_exceptions=False)
     plain = restore(calm, encoded(), task="derain")
     assert (plain.status_code, list(plain.json())) == (500, ["error"])

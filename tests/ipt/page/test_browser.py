@@ -251,7 +251,7 @@ def test_two_tabs_a_cancelled_picture_and_a_tab_that_is_closed(open_page, servic
             time.sleep(0.01)
         return 255 - levels
 
-    monkeypatch.setattr("ipt.page.jobs.restore_tasks", hold)
+    monkeypatch.setattr("ipt.page.progress.restore_tasks", hold)
     first, second = open_page(), open_page()
     pictures = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": photograph("PNG", seed=n)} for n in range(10)]
     for page, names in ((first, pictures[:2]), (second, pictures)):

@@ -29,7 +29,7 @@ def endless(monkeypatch):
         finally:
             ended.set()
 
-    monkeypatch.setattr("ipt.page.jobs.restore_tasks", restore_tasks)
+    monkeypatch.setattr("ipt.page.progress.restore_tasks", restore_tasks)
     return begun, ended
 
 
@@ -86,7 +86,7 @@ def test_too_little_memory_is_said_in_words(workshop, encoded, monkeypatch, erro
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr("ipt.page.jobs.restore_tasks", fails)
+    monkeypatch.setattr("ipt.page.progress.restore_tasks", fails)
     with pytest.raises(RequestError, match="out of memory; restore a smaller picture") as caught:
         workshop._restore(Job(Order(encoded(), "denoise")))
     assert caught.value.status == 507

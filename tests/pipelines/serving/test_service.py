@@ -348,7 +348,7 @@ def test_who_goes_away_ends_the_work_before_its_next_tile(settings, monkeypatch,
         finally:
             ended.set()
 
-    monkeypatch.setattr("pipelines.serving.jobs.restore_tasks", endless)
+    monkeypatch.setattr("ipt.page.progress.restore_tasks", endless)
     service = Service(settings)
 
     async def come_and_go() -> None:
