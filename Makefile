@@ -73,6 +73,9 @@ ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/met
 bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
 	$(BIN)/python -m benchmarks.backbones
 
+bench-length: $(INSTALLED)  ## a network with task biases and one without, trained for hours: STATE=FOLDER; SHARDS=FOLDER, DATA=FOLDER of real pairs
+	$(BIN)/python -m benchmarks.at_length --state $(STATE) $(if $(SHARDS),--shards $(SHARDS)) $(if $(DATA),--data $(DATA))
+
 bench-diffusion: $(INSTALLED)  ## biases by noise level beside a plain diffusion denoiser, into docs/diffusion.md (half an hour; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.diffusion
 
