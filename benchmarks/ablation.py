@@ -25,7 +25,8 @@ from benchmarks.variants import Conditioned, Film, OneEach, Prompt
 from ipt.biases.sensitivity import ByTask, fit_all, fit_biases
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers
-from ipt.training.fit import Batch, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingState, fit
 from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import SHARDS

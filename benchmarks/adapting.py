@@ -20,7 +20,8 @@ from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import pretrained_network
 from ipt.restoring.restore import restorer
-from ipt.training.fit import Batch, TrainingSettings
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings
 from pipelines.common.params import RealPairs
 from pipelines.common.processes import usable_cores
 from pipelines.data.metrics import psnr

@@ -31,7 +31,7 @@ from ipt.network.task_network import TaskNetwork
 from ipt.photos.images import read_image
 from ipt.pixels import to_levels, to_unit
 from ipt.training.fit import TrainingState
-from ipt.training.losses import NEGLIGIBLE, balanced_loss, restoration_loss
+from ipt.training.losses import NEGLIGIBLE, balanced_loss, restoration_loss, running_scale
 from pipelines.common.params import Params, load_params
 from pipelines.training.choice import model_config, read_choice, training_settings
 from pipelines.training.groups import leave_alone
@@ -157,10 +157,13 @@ class Trainer:
             restored = self.forward(degraded)
         distances = restoration_loss(restored.float(), clean).view(len(self.tasks), -1)
         errors = (distances + NEGLIGIBLE).pow(1 / 3).mean(1)  # `task_errors`, without a wait
-        loss, state.task_scale = balanced_loss(errors, state.task_scale, self.weights)
+        if state.task_scale is None:
+            state.task_scale = errors.detach()
+        loss = balanced_loss(errors, state.task_scale, self.weights)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, state.settings.clip_norm)
+        state.task_scale = running_scale(errors, state.task_scale)
         state.optimizer.step()
         state.ema.update_parameters(self.network)
         state.step += 1

@@ -33,7 +33,7 @@ import torch
 from ray.train.torch import TorchTrainer
 
 from benchmarks.png_shards import png_shards, read_png_groups
-from ipt.training.fit import Batch
+from ipt.training.batch import Batch
 from pipelines.cluster.connection import connected
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS

@@ -23,7 +23,8 @@ from ray.train.torch import TorchTrainer, prepare_model
 
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
-from ipt.training.fit import Batch, TrainingSettings, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings, TrainingState, fit
 from pipelines.cluster.connection import connected
 from pipelines.common.params import load_params
 from pipelines.training.choice import model_config, read_choice, training_settings

@@ -18,7 +18,8 @@ from ipt.biases.adapters import adapter_state, add_task
 from ipt.biases.sensitivity import ByTask, fit_biases
 from ipt.model import InstructIPT
 from ipt.pixels import to_levels
-from ipt.training.fit import Batch, TrainingSettings
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings
 from pipelines.common.params import load_params
 from pipelines.common.paths import SHARDS, TRAINED
 from pipelines.common.processes import usable_cores

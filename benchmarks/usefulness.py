@@ -30,7 +30,8 @@ from degradations.recipe import degrade, rng_for
 from ipt.network.task_network import TaskNetwork
 from ipt.photos.images import read_image
 from ipt.pixels import to_levels
-from ipt.training.fit import Batch, StepReport, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import StepReport, TrainingState, fit
 from pipelines.common.params import Params, load_params
 from pipelines.scoring.real_pairs import read_real_pairs
 from pipelines.scoring.scores import score_pairs

@@ -33,7 +33,7 @@ from pipelines.cluster.worker import WorkerSettings
 from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.lock import data_hashes
-from pipelines.common.params import Params, Task, load_params
+from pipelines.common.params import Params, ParamsError, Task, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.common.stage import command, run
 from pipelines.data.pairs import spread_rows
@@ -132,10 +132,11 @@ def training_job(
     """What the workers need; `places` is where the shards of each task are read."""
     settings = params.train
     learning = learning_tasks(params)
+    training = training_settings(params, settings.steps, bf16=False)
     return TrainingJob(
         worker=worker,
         model=model,
-        training=training_settings(params, settings.steps, bf16=False),
+        training=dataclasses.replace(training, samples_at_once=samples_at_once(params)),
         precision=settings.precision,
         mix=open_mix(shards, learning, "train", params.seed, places),
         learning=tuple(model.tasks.index(task) for task in learning),
@@ -158,6 +159,21 @@ def learning_tasks(params: Params) -> dict[str, Task]:
     if isinstance(params.train.learn, str):
         return params.tasks
     return {name: task for name, task in params.tasks.items() if name in params.train.learn}
+
+
+def samples_at_once(params: Params) -> int | None:
+    """How many samples of a worker go through the network together, None for all of a step's.
+
+    Raises ParamsError where that are fewer than one of each task that learns.
+    """
+    most, fewest = params.ray.samples_at_once, len(learning_tasks(params))
+    if most == "all":
+        return None
+    if most < fewest:
+        raise ParamsError(
+            f"params.yaml.ray.samples_at_once: expected all, or a number from {fewest} tasks on, got {most}"
+        )
+    return most
 
 
 def finished_model(config: ModelConfig, checkpoint: Path) -> TaskNetwork:

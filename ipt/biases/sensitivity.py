@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ipt.biases.adapters import hold_backbone
 from ipt.network.modulation import modulated_layers, selected
-from ipt.training.fit import Batch, StepReport, TrainingSettings, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import StepReport, TrainingSettings, TrainingState, fit
 
 
 class ByTask(nn.Module):

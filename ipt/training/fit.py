@@ -8,16 +8,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from ipt.network.modulation import task_parameters
-from ipt.training.losses import balanced_loss, gradient_conflict, restoration_loss, task_errors, task_means
+from ipt.training.batch import Batch
+from ipt.training.losses import (
+    balanced_loss,
+    gradient_conflict,
+    restoration_loss,
+    running_scale,
+    task_errors,
+    task_means,
+)
 from ipt.weights import load_weights, save_weights
 
 
@@ -35,19 +45,7 @@ class TrainingSettings:
     task_weights: tuple[float, ...]  # of each task's part in the loss
     bf16: bool
     decay_steps: int | None = None  # over so many last steps the learning rates fall; None: from the warm-up on
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Image pairs (B, 3, H, W) in [0, 1] with the task of each, sorted by task so that every task is a run."""
-
-    degraded: Tensor
-    clean: Tensor
-    index: Tensor  # (B,)
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.degraded, self.clean, self.index)))
+    samples_at_once: int | None = None  # at most so many of a batch go through the network together; None: all
 
 
 @dataclass(frozen=True)
@@ -164,36 +162,66 @@ def fit(
 def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, weight: float = 1.0) -> dict[str, Any]:
     """One update of backbone and all task biases from a batch of every task; returns losses and gradient norm.
 
-    `weight` as in `fit`.
+    The gradient is that of the whole batch, also where its parts go through the network one after the other. `weight`
+    as in `fit`.
     """
     settings = state.settings
     factor = learning_rate_factor(state.step, settings)
     for group in state.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=settings.bf16):
-        restored = network(batch.degraded, batch.index)
-    distances = restoration_loss(restored.float(), batch.clean)  # (B,)
-    tasks = batch.index.unique()
-    errors = task_errors(distances, batch.index, tasks)
-    task_weights = torch.tensor(settings.task_weights, device=errors.device)[tasks]
-    loss, scale = balanced_loss(errors, state.task_scale, task_weights, weight)
+    tasks, counts = batch.index.unique(return_counts=True)
+    parts = batch.parts(settings.samples_at_once)
+    if state.task_scale is None:
+        with torch.no_grad():  # and not by `network`, which might be compiled for this once
+            first = [task_errors(_distances(state, state.model, part), part.index, tasks, counts) for part in parts]
+        state.task_scale = running_scale(torch.stack(first).sum(0), None, weight)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    errors, task_loss = _add_gradients(state, network, parts, tasks, counts, weight)
     norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+    loss = (task_loss * counts).sum() / counts.sum()
     if not torch.isfinite(norm):
         raise RuntimeError(
             f"step {state.step + 1}: loss {loss.item()}, gradient norm {norm.item()}: training has "
             "diverged; lower train.learning_rate or train.clip_norm"
         )
-    state.task_scale = scale
+    state.task_scale = running_scale(errors, state.task_scale, weight)
     state.optimizer.step()
     state.ema.update_parameters(state.model)
     return {
-        "loss": distances.mean().item(),
-        "task_loss": tuple(task_means(distances.detach(), batch.index, tasks).tolist()),
+        "loss": loss.item(),
+        "task_loss": tuple(task_loss.tolist()),
         "gradient_norm": norm.item(),
         "learning_rate": settings.learning_rate * factor,
     }
+
+
+def _add_gradients(
+    state: TrainingState, network: nn.Module, parts: Sequence[Batch], tasks: Tensor, counts: Tensor, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Backward passes of the parts of a batch; the error and the mean distance of each of its tasks, (T,) each."""
+    assert state.task_scale is not None
+    task_weights = torch.tensor(state.settings.task_weights, device=tasks.device)[tasks]
+    errors, means = [], []
+    for number, part in enumerate(parts, 1):
+        with nullcontext() if number == len(parts) else _alone(network):
+            distances = _distances(state, network, part)
+            of_part = task_errors(distances, part.index, tasks, counts)
+            balanced_loss(of_part, state.task_scale, task_weights, weight).backward()
+        errors.append(of_part.detach())
+        means.append(task_means(distances.detach(), part.index, tasks, counts))
+    return torch.stack(errors).sum(0), torch.stack(means).sum(0)
+
+
+def _distances(state: TrainingState, network: nn.Module, batch: Batch) -> Tensor:
+    """Of what the network makes of each sample to the clean one, (B,)."""
+    with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=state.settings.bf16):
+        restored = network(batch.degraded, batch.index)
+    return restoration_loss(restored.float(), batch.clean)
+
+
+def _alone(network: nn.Module) -> AbstractContextManager[None]:
+    """Inside, gradients are added up in this worker alone: the last part's backward pass exchanges the sum."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def learning_rate_factor(step: int, settings: TrainingSettings) -> float:

@@ -14,36 +14,46 @@ NEGLIGIBLE = 1e-6  # a distance that is as good as none (67 dB)
 MEMORY = 0.95  # of the running mean of each task's error, by step
 
 
-def task_means(values: Tensor, index: Tensor, tasks: Tensor) -> Tensor:
-    """Mean of the values (B,) of each of the `tasks` (T,): (T,)."""
-    return torch.stack([values[index == task].mean() for task in tasks])
+def task_means(values: Tensor, index: Tensor, tasks: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean of the values (B,) of each of the `tasks` (T,): (T,).
+
+    With `counts` (T,), how many values each task has in all, the values may be a part of them: what they add to it.
+    """
+    if counts is None:
+        return torch.stack([values[index == task].mean() for task in tasks])
+    return torch.stack([values[index == task].sum() for task in tasks]) / counts
 
 
-def task_errors(distances: Tensor, index: Tensor, tasks: Tensor) -> Tensor:
-    """Mean cube root of the distances (B,) of each of the `tasks`: (T,).
+def task_errors(distances: Tensor, index: Tensor, tasks: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean cube root of the distances (B,) of each of the `tasks`, (T,); `counts` as in `task_means`.
 
     The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged.
     """
     # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
-    return task_means((distances + NEGLIGIBLE) ** (1 / 3), index, tasks)
+    return task_means((distances + NEGLIGIBLE) ** (1 / 3), index, tasks, counts)
 
 
-def balanced_loss(
-    errors: Tensor, scale: Tensor | None, task_weights: Tensor, weight: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Weighted mean over tasks of `errors` (T,), each relative to its own running mean over steps and workers.
+def balanced_loss(errors: Tensor, scale: Tensor, task_weights: Tensor, weight: float = 1.0) -> Tensor:
+    """Weighted mean over tasks of `errors` (T,), each relative to `scale` (T,), its running mean before this step.
 
     So a task pulls by its relative error, as in PSNR, and not by its size: else the task with the largest (haze)
-    decides alone where the backbone goes. `scale` (T,) is the running means so far, None at the first step; `weight` is
-    this worker's number of samples relative to the mean over workers. Returns the loss, times `weight`, so that its
-    mean over workers is that over samples, and the running means with this step.
+    decides alone where the backbone goes. `weight` is this worker's number of samples relative to the mean over
+    workers: the loss comes times `weight`, so that its mean over workers is that over samples. The losses of the parts
+    of a batch add up to its loss.
+    """
+    return (errors / scale * task_weights).sum() / task_weights.sum() * weight
+
+
+def running_scale(errors: Tensor, scale: Tensor | None, weight: float = 1.0) -> Tensor:
+    """The running mean over steps and workers of each task's error, (T,), with this step's `errors` (T,).
+
+    `scale` is the mean so far, None before the first step; `weight` as in `balanced_loss`. The same on every worker.
     """
     overall = errors.detach() * weight
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(overall)  # the same on every worker
+        torch.distributed.all_reduce(overall)
         overall /= torch.distributed.get_world_size()
-    scale = overall if scale is None else overall.lerp(scale, MEMORY)
-    return (errors / scale * task_weights).sum() / task_weights.sum() * weight, scale
+    return overall if scale is None else overall.lerp(scale, MEMORY)
 
 
 def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index: Tensor) -> float:

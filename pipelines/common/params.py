@@ -205,6 +205,7 @@ class Ray:
     max_failures: Annotated[int, Field(ge=-1, le=10**6)]
     resize_seconds: Annotated[float, Field(ge=1, le=10**9)]
     groups_per_read: Several
+    samples_at_once: Several | Literal["all"]
 
 
 @dataclass(frozen=True)

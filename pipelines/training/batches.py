@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from ipt.training.fit import Batch
+from ipt.training.batch import Batch
 from pipelines.common.params import Params
 from pipelines.training.groups import Mix, read_groups
 

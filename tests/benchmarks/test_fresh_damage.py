@@ -91,7 +91,8 @@ def test_it_learns_and_writes_a_checkpoint_and_a_log(blocks, params, make_config
 
 def test_a_step_equals_that_of_the_pipeline(params, make_config):
     """The same loss, clipping and learning rates as `ipt.training.fit`, without its waits."""
-    from ipt.training.fit import Batch, TrainingState, synchronous_step
+    from ipt.training.batch import Batch
+    from ipt.training.fit import TrainingState, synchronous_step
     from pipelines.training.choice import training_settings
 
     params = dataclasses.replace(params, train=dataclasses.replace(params.train, precision="fp32"))

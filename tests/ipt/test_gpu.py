@@ -13,7 +13,8 @@ from ipt.network.config import preset_config
 from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
 from ipt.restoring.restore import restore_image
-from ipt.training.fit import Batch, TrainingSettings, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings, TrainingState, fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

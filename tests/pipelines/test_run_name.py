@@ -8,8 +8,8 @@ import pytest
 from ipt.network.checkpoint import save_model
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import pretrained_network
-from pipelines.common.params import load_params
-from pipelines.train import run_name
+from pipelines.common.params import ParamsError, load_params
+from pipelines.train import run_name, samples_at_once
 from pipelines.training.choice import Choice
 
 CHOICE = Choice(4, ("head",))
@@ -34,6 +34,17 @@ def test_a_changed_task_gives_another_name(params, shards, field, value):
 @pytest.mark.parametrize("other", [Choice(5, ("head",)), Choice(4, ("stem",))])
 def test_another_choice_gives_another_name(params, shards, other):
     assert run_name(params, other, shards) != run_name(params, CHOICE, shards)
+
+
+def test_what_fits_into_memory_at_once_changes_no_name_and_is_at_least_one_of_each_task(params, shards):
+    def at_once(most):
+        return dataclasses.replace(params, ray=dataclasses.replace(params.ray, samples_at_once=most))
+
+    assert samples_at_once(at_once("all")) is None
+    assert samples_at_once(at_once(3)) == 3
+    assert run_name(at_once(3), CHOICE, shards) == run_name(at_once("all"), CHOICE, shards)
+    with pytest.raises(ParamsError, match=r"ray.samples_at_once: expected all, or 3 or more, .*, got 2$"):
+        samples_at_once(at_once(2))
 
 
 def test_other_weights_to_begin_with_give_another_name_and_another_place_does_not(

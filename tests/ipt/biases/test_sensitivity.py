@@ -9,7 +9,8 @@ from torch import nn
 
 from ipt.biases.sensitivity import ByTask, choose_layers, fit_all, fit_biases, sensitivity, without_biases
 from ipt.network.modulation import modulate, modulated_layers, selected
-from ipt.training.fit import Batch, TrainingSettings
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings
 
 TASKS = 2
 SETTINGS = TrainingSettings(

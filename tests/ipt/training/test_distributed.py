@@ -1,5 +1,7 @@
 """DistributedDataParallel with its default settings: two processes make the step of one on the joined batch."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.distributed
@@ -7,7 +9,8 @@ import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from ipt.model import InstructIPT
-from ipt.training.fit import Batch, TrainingSettings, TrainingState, fit
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings, TrainingState, fit
 
 SETTINGS = TrainingSettings(
     steps=4, learning_rate=1e-3, bias_learning_rate=1e-2, warmup_steps=1, weight_decay=1e-4, clip_norm=100.0,
@@ -15,10 +18,10 @@ SETTINGS = TrainingSettings(
 )  # fmt: skip
 
 
-def new_state(config) -> TrainingState:
+def new_state(config, **changes) -> TrainingState:
     torch.manual_seed(0)
     model = InstructIPT(config)
-    return TrainingState(model, SETTINGS)
+    return TrainingState(model, dataclasses.replace(SETTINGS, **changes))
 
 
 def batches(part: slice):
@@ -31,10 +34,10 @@ def batches(part: slice):
         yield Batch(degraded[:, part].flatten(0, 1), clean[:, part].flatten(0, 1), index)
 
 
-def worker(rank: int, config, folder) -> None:
+def worker(rank: int, config, folder, at_once: int | None) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    state = new_state(config)
+    state = new_state(config, samples_at_once=at_once)
     fit(state, batches(slice(2 * rank, 2 * rank + 2)), network=DistributedDataParallel(state.model))
     torch.save(state.model.state_dict(), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -47,8 +50,9 @@ def joined(make_config):
     return state.model.state_dict()
 
 
-def test_two_processes_equal_one_on_the_joined_batch(make_config, joined, tmp_path):
-    torch.multiprocessing.spawn(worker, (make_config(head_width=8), tmp_path), nprocs=2)
+@pytest.mark.parametrize("at_once", [None, 4])
+def test_two_processes_equal_one_on_the_joined_batch(make_config, joined, tmp_path, at_once):
+    torch.multiprocessing.spawn(worker, (make_config(head_width=8), tmp_path, at_once), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     start = new_state(make_config(head_width=8)).model.state_dict()
     for name, value in joined.items():

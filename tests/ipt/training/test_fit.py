@@ -7,17 +7,13 @@ import math
 import pytest
 import torch
 import torch.multiprocessing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipt.model import InstructIPT
 from ipt.network.modulation import task_parameters
-from ipt.training.fit import (
-    Batch,
-    TrainingSettings,
-    TrainingState,
-    fit,
-    learning_rate_factor,
-    synchronous_step,
-)
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings, TrainingState, fit, learning_rate_factor, synchronous_step
 
 SETTINGS = TrainingSettings(
     steps=20, learning_rate=5e-3, bias_learning_rate=5e-3, warmup_steps=3, weight_decay=1e-4,
@@ -127,6 +123,38 @@ def test_a_continued_run_equals_a_straight_one_bit_for_bit(new_state, tmp_path, 
     assert list(got) == list(expected)
     assert all(torch.equal(got[name], value) for name, value in expected.items())
     assert torch.equal(torch.get_rng_state(), expected_random)
+
+
+@pytest.mark.parametrize("at_once", [3, 4, 5])
+def test_a_batch_in_parts_makes_the_step_of_the_whole(new_state, at_once):
+    whole, parts = new_state(steps=3, clip_norm=100.0), new_state(steps=3, clip_norm=100.0, samples_at_once=at_once)
+    reports: dict[str, list] = {"whole": [], "parts": []}
+    fit(whole, batches(), on_step=reports["whole"].append)
+    fit(parts, batches(), on_step=reports["parts"].append)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, atol=1e-5, rtol=1e-4)
+    for of_whole, of_parts in zip(*reports.values(), strict=True):
+        assert of_parts.samples == of_whole.samples == 6
+        for name in ("loss", "task_loss", "gradient_norm"):
+            assert getattr(of_parts, name) == pytest.approx(getattr(of_whole, name), rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(1, 40))
+def test_parts_hold_at_most_so_many_samples_and_together_all_of_them(runs, most):
+    index = torch.arange(len(runs)).repeat_interleave(torch.tensor(runs))
+    numbers = torch.arange(len(index)).float().view(-1, 1, 1, 1)
+    batch = Batch(numbers, -numbers, index)
+    if most < min(len(runs), len(index)):
+        with pytest.raises(ValueError, match=rf"^samples_at_once: expected at least one of each of {len(runs)} tasks"):
+            batch.parts(most)
+        return
+    parts = batch.parts(most)
+    assert all(0 < len(part.index) <= most for part in parts)
+    assert all((part.index.diff() >= 0).all() and torch.equal(part.clean, -part.degraded) for part in parts)
+    together = torch.cat([part.degraded for part in parts]).flatten().long()
+    assert torch.equal(together.sort().values, torch.arange(len(index)))
+    assert torch.equal(torch.cat([part.index for part in parts]), index[together])
+    assert batch.parts(None) == [batch]
 
 
 def test_a_finished_training_takes_no_batch(new_state):

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from ipt.training.losses import balanced_loss, gradient_conflict, restoration_loss, task_errors, task_means
+from ipt.training.losses import (
+    balanced_loss,
+    gradient_conflict,
+    restoration_loss,
+    running_scale,
+    task_errors,
+    task_means,
+)
 
 
 def test_task_means_are_in_task_order():
@@ -14,24 +21,30 @@ def test_task_means_are_in_task_order():
     assert means.tolist() == [5, 7, 2]
 
 
+def test_parts_of_the_values_add_up_to_the_task_means():
+    values, index, tasks, counts = torch.rand(9), torch.tensor([0, 1, 2] * 3), torch.arange(3), torch.full((3,), 3)
+    parts = [task_means(values[part], index[part], tasks, counts) for part in (slice(0, 2), slice(2, 3), slice(3, 9))]
+    torch.testing.assert_close(torch.stack(parts).sum(0), task_means(values, index, tasks))
+
+
 def test_tasks_pull_by_their_relative_error():
     errors = torch.tensor([0.001, 0.1, 0.4], requires_grad=True)
-    balanced_loss(errors, None, torch.ones(3))[0].backward()
+    balanced_loss(errors, running_scale(errors, None), torch.ones(3)).backward()
     assert (errors * errors.grad).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_tasks_pull_by_their_weights():
     errors = torch.tensor([0.001, 0.1, 0.4], requires_grad=True)
-    balanced_loss(errors, None, torch.tensor([2.0, 1.0, 1.0]))[0].backward()
+    balanced_loss(errors, running_scale(errors, None), torch.tensor([2.0, 1.0, 1.0])).backward()
     assert (errors * errors.grad).tolist() == pytest.approx([0.5, 0.25, 0.25])
 
 
 def test_the_scale_of_a_task_follows_its_error_slowly():
-    _, scale = balanced_loss(torch.tensor([1.0, 2.0]), None, torch.ones(2))
-    _, scale = balanced_loss(torch.tensor([0.0, 2.0]), scale, torch.ones(2))
+    scale = running_scale(torch.tensor([1.0, 2.0]), None)
+    scale = running_scale(torch.tensor([0.0, 2.0]), scale)
     assert scale.tolist() == pytest.approx([0.95, 2.0])
-    loss, _ = balanced_loss(torch.tensor([0.95, 4.0]), scale, torch.ones(2))
-    assert loss.item() == pytest.approx((1 + 4 / 2.1) / 2)
+    loss = balanced_loss(torch.tensor([0.95, 4.0]), scale, torch.ones(2))
+    assert loss.item() == pytest.approx((1 + 4 / 2) / 2)
 
 
 def test_all_workers_share_one_scale(tmp_path):
@@ -42,7 +55,7 @@ def test_all_workers_share_one_scale(tmp_path):
 
 def scale_of_worker(rank: int, folder) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    _, scale = balanced_loss(torch.tensor([[1.0, 4.0], [3.0, 2.0]][rank]), None, torch.ones(2))
+    scale = running_scale(torch.tensor([[1.0, 4.0], [3.0, 2.0]][rank]), None)
     torch.save(scale, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -51,7 +64,8 @@ def test_workers_with_unequal_batches_pull_as_one_would(tmp_path):
     torch.multiprocessing.spawn(loss_of_part, (tmp_path,), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole = torch.tensor(SAMPLES, requires_grad=True)
-    loss, scale = balanced_loss(whole.mean(1), None, WEIGHTS)
+    scale = running_scale(whole.mean(1), None)
+    loss = balanced_loss(whole.mean(1), scale, WEIGHTS)
     loss.backward()
     gradient = torch.cat([gradient for _, _, gradient in parts], 1) / 2  # DDP takes the mean over workers
     torch.testing.assert_close(gradient, whole.grad)
@@ -67,7 +81,9 @@ WEIGHTS = torch.tensor([2.0, 1.0])
 def loss_of_part(rank: int, folder) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     own = torch.tensor(SAMPLES)[:, [slice(0, 2), slice(2, 3)][rank]].requires_grad_()
-    loss, scale = balanced_loss(own.mean(1), None, WEIGHTS, weight=own.shape[1] * 2 / 3)
+    weight = own.shape[1] * 2 / 3
+    scale = running_scale(own.mean(1), None, weight)
+    loss = balanced_loss(own.mean(1), scale, WEIGHTS, weight)
     loss.backward()
     torch.save((loss.detach(), scale, own.grad), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

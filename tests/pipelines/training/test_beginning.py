@@ -11,7 +11,8 @@ from ipt.network.checkpoint import save_model
 from ipt.network.modulation import task_parameters
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import pretrained_network
-from ipt.training.fit import Batch, TrainingSettings, TrainingState, synchronous_step
+from ipt.training.batch import Batch
+from ipt.training.fit import TrainingSettings, TrainingState, synchronous_step
 from pipelines.cluster.storage import Storage
 from pipelines.common.params import load_params
 from pipelines.training.beginning import begin, begun_with, new_network, weights_hash
