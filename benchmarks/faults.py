@@ -32,7 +32,7 @@ from benchmarks.watched_training import Training
 REPORT = Path("docs/cluster.md")
 BEGIN = "<!-- faults -->\n"
 AWAY = 40  # seconds that a storage or a worker is away
-WRITING = 0.03  # seconds that a checkpoint takes to be written, about
+WRITING = 0.01  # seconds that a checkpoint takes to be written, about
 CHECKPOINTS = 200  # MiB of the storage beside the shards
 
 
@@ -101,19 +101,21 @@ def driver_killed(scene: Scene, at: int) -> int:
 
 
 def all_killed_while_writing(scene: Scene, at: int, times: int = 10) -> int:
-    """kill -9 of driver and nodes while a checkpoint is written, ten times"""
+    """kill -9 of workers, driver and nodes while a checkpoint is written, ten times"""
     moments = random.Random(0)
-    reached = 0
     for _ in range(times):
         with scene.cluster() as cluster:
             training, before = scene.train(cluster), scene.checkpoints()
+            training.wait_for(lambda cluster=cluster: len(cluster.trainers()) == 2)
+            workers = cluster.trainers()  # to look for them takes longer than to write
             training.wait_for(lambda before=before: scene.checkpoints() - before)
             time.sleep(moments.uniform(0, WRITING))
+            for worker in workers:
+                worker.kill()
             training.kill()
-            reached += training.step
     with scene.cluster() as cluster:
         scene.train(cluster).end()
-    return reached
+    return at
 
 
 def worker_stopped(scene: Scene, at: int) -> int:

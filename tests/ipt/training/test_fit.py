@@ -127,16 +127,15 @@ def test_a_continued_run_equals_a_straight_one_bit_for_bit(new_state, tmp_path, 
 
 @pytest.mark.parametrize("at_once", [3, 4, 5])
 def test_a_batch_in_parts_makes_the_step_of_the_whole(new_state, at_once):
-    whole, parts = new_state(steps=3, clip_norm=100.0), new_state(steps=3, clip_norm=100.0, samples_at_once=at_once)
-    reports: dict[str, list] = {"whole": [], "parts": []}
-    fit(whole, batches(), on_step=reports["whole"].append)
-    fit(parts, batches(), on_step=reports["parts"].append)
-    for name, value in weights(whole).items():
-        torch.testing.assert_close(weights(parts)[name], value, atol=1e-5, rtol=1e-4)
-    for of_whole, of_parts in zip(*reports.values(), strict=True):
-        assert of_parts.samples == of_whole.samples == 6
-        for name in ("loss", "task_loss", "gradient_norm"):
-            assert getattr(of_parts, name) == pytest.approx(getattr(of_whole, name), rel=1e-4)
+    states = new_state(), new_state(samples_at_once=at_once)
+    for batch in itertools.islice(batches(), 2):
+        whole, parts = (synchronous_step(state, state.model, batch) for state in states)
+        assert parts == {name: pytest.approx(value, rel=1e-4) for name, value in whole.items()}
+        for first, second in zip(*(state.model.parameters() for state in states), strict=True):
+            if first.grad is not None:  # compared before AdamW, which makes as much of the smallest as of the largest
+                torch.testing.assert_close(second.grad, first.grad, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(states[1].task_scale, states[0].task_scale)
+        states[1].model.load_state_dict(states[0].model.state_dict())
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(1, 40))
