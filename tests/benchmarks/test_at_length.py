@@ -90,5 +90,5 @@ def test_the_table_says_what_the_biases_give():
 def test_a_state_of_other_settings_is_refused(tmp_path):
     check_state(tmp_path, {"steps": 3, "layers": ("a",)})
     check_state(tmp_path, {"steps": 3, "layers": ("a",)})
-    with pytest.raises(ValueError, match=r"made_of.json: .* 'steps': 3.*, not with .*'steps': 4.*; name another"):
+    with pytest.raises(ValueError, match=r"made_of.json: .*'steps': 3.*, not with .*'steps': 4.*; name another"):
         check_state(tmp_path, {"steps": 4, "layers": ("a",)})
