@@ -34,6 +34,7 @@ from pipelines.understanding.labelled import Damage, labelled_tile
 
 SUMMARY = METRICS / "understand.json"
 CHUNK = 64  # tiles made at once
+TOGETHER = 16  # tiles whose texture is looked at together: of more, what lies between would leave the cache
 SIDES = (64, 96, 128)  # pixels, of the tiles of a chunk, in turn
 
 
@@ -118,7 +119,8 @@ def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng([seed, number, 1])
     pairs = [labelled_tile(row, SIDES[number % len(SIDES)], damage, rng) for row in rows]
     tiles = torch.from_numpy(np.stack([tile for tile, _ in pairs])).permute(0, 3, 1, 2)
-    return texture(tiles.contiguous()).numpy(), [label for _, label in pairs]
+    found = torch.cat([texture(part) for part in tiles.contiguous().split(TOGETHER)])
+    return found.numpy(), [label for _, label in pairs]
 
 
 def clean_rows(path: Path, most: int) -> list[np.ndarray]:
