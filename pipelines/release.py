@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -133,11 +134,32 @@ def ship(folder: Path) -> None:
 
 
 def call(folder: Path, module: str, *arguments: str) -> None:
-    """Run a module of the code in `folder`, in it; RuntimeError where it fails."""
+    """Run a module of the code in `folder`, in it, behind all else that runs; RuntimeError where it fails.
+
+    A KeyboardInterrupt ends it and all that it started.
+    """
     environment = os.environ | {"PYTHONPATH": str(folder.resolve())}  # before the code that is installed
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{module} in {folder} ended with exit status {done.returncode}; its reason stands above")
+    words = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True)
+    _step_back(process.pid)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)  # as the terminal would, which knows this session alone
+        process.wait()
+        raise
+    if code:
+        raise RuntimeError(f"{module} in {folder} ended with exit status {code}; its reason stands above")
+
+
+def _step_back(session: int) -> None:
+    """Let a session of processes have what all others leave.
+
+    Linux shares the processor out among sessions first (sched(7), autogroup): what is `nice` yields to its own alone.
+    """
+    with contextlib.suppress(OSError):  # another system, or one without such groups
+        Path(f"/proc/{session}/autogroup").write_text("19")
 
 
 def main() -> None:
@@ -150,6 +172,9 @@ def main() -> None:
     parser.add_argument("--overlay", type=Path, action="append", default=[], help="values over params.release.yaml")
     given = parser.parse_args()
     os.nice(19)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # and not what nohup has set
+            signal.signal(number, signal.default_int_handler)  # what ends this ends what it has begun
     try:
         if given.what == "start":
             start(given.folder, given.photographs, given.overlay)

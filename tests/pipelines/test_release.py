@@ -1,7 +1,12 @@
 """The params of a release, what is refused before hours of training, and how a finished one is shipped."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -203,3 +208,41 @@ def test_where_shipping_fails_half_way_the_model_of_before_stays_whole(finished,
         ship(finished[0])
     assert {path.name: path.read_bytes() for path in Path("ipt/released").iterdir()} == before
     assert [path.name for path in Path("ipt").iterdir()] == ["released"]
+
+
+AT_WORK = """
+import os, pathlib, sys, time
+pathlib.Path("at_work").write_text(str(os.getpid()))
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path("stopped").touch()
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_trains_has_what_all_others_leave_and_ends_with_its_command(tmp_path, number):
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines/repro.py").write_text(AT_WORK)
+    (tmp_path / "params.yaml").touch()
+    started = "release.start = lambda folder, *given: release.call(folder, 'pipelines.repro')"
+    code = f"import sys, pipelines.release as release; {started}; release.main()"
+    release = subprocess.Popen(
+        [sys.executable, "-c", code, "start", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "at_work").is_file() or not (tmp_path / "at_work").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    at_work = int((tmp_path / "at_work").read_text())
+    assert os.getpriority(os.PRIO_PROCESS, at_work) == 19
+    group = Path(f"/proc/{at_work}/autogroup")
+    if group.is_file():
+        assert group.read_text().endswith("nice 19\n")
+        assert group.read_text() != Path("/proc/self/autogroup").read_text()
+    release.send_signal(number)
+    assert "release: stopped; the same command goes on" in release.communicate()[1]
+    assert release.returncode == 130
+    assert (tmp_path / "stopped").is_file()
