@@ -178,7 +178,8 @@ def _read_rest(picture: Image.Image, data: bytes) -> dict[str, Any]:
     elif kind == "WEBP":
         rest["lossless"] = _is_lossless_webp(data)
     elif kind == "TIFF":
-        rest["compression"] = tiff_tags(picture).get(tiff.COMPRESSION, tiff.NONE)
+        told = tiff_tags(picture).get(tiff.COMPRESSION, tiff.NONE)
+        rest["compression"] = told if type(told) is int else tiff.DEFLATE  # 1.0 is as good as 1 to Pillow's reader
     return rest
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ipt.photos import tiff
 from ipt.photos.file_channel import Message, checked, whole
 from ipt.photos.images import FORMATS
 from ipt.photos.photo import Photo
@@ -20,8 +19,6 @@ def pack_photo(photo: Photo, levels: np.ndarray) -> Message:
     """A message with `photo` and, in place of its own, `levels` of the same shape and type."""
     texts = {name: text for name in _TEXTS if (text := getattr(photo, name)) is not None}
     values = {name: getattr(photo, name) for name in (*_FLAGS, "format", "dpi", "compression")}
-    if type(photo.compression) is not int:  # of a damaged TIFF, and none that is written
-        values["compression"] = tiff.DEFLATE
     values |= {"texts": list(texts), "kinds": [kind.hex() for kind, _ in photo.pieces]}
     pixels = [levels] if photo.alpha is None else [levels, photo.alpha]
     return Message(values, pixels, [*texts.values(), *(body for _, body in photo.pieces)])

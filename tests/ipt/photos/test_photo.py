@@ -368,6 +368,18 @@ def test_damaged_exif_is_left_out(tmp_path, levels, kind, block):
     assert again.levels.shape == (30, 50, 3)
 
 
+def test_a_tiff_whose_compression_is_no_whole_number_is_written_as_deflate(tmp_path, levels):
+    path = save(tmp_path / "a", levels[..., :3], "TIFF")
+    before, after = struct.pack("<HHIHH", 259, 3, 1, 1, 0), struct.pack("<HHIf", 259, 11, 1, 1.0)
+    assert path.read_bytes().count(before) == 1
+    path.write_bytes(path.read_bytes().replace(before, after))
+    photo = read_photo(path)  # Pillow takes 1.0 for 1, not packed
+    written = photos.encode_photo(photo, photo.levels)
+    with Image.open(io.BytesIO(written)) as picture:
+        assert picture.tag_v2[259] == 8
+        assert np.array_equal(np.asarray(picture), levels[..., :3])
+
+
 @pytest.mark.parametrize(
     ("compression", "expected"),
     [("raw", 1), ("tiff_lzw", 5), ("tiff_adobe_deflate", 8), ("packbits", 32773), ("jpeg", 8), ("lzma", 8)],
