@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.shards import RowGroup, RowGroups, by_group, read_group
+from pipelines.data.row_groups import RowGroup, RowGroups
+from pipelines.data.shards import by_group, read_group
 from pipelines.training.batches import Groups
 from pipelines.training.groups import Mix
 

@@ -22,6 +22,7 @@ from pipelines.common.processes import usable_cores
 
 PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
 ANSWER = 10.0  # seconds for a cluster to answer
+OWN_RAY = "INSTRUCT_IPT_OWN_RAY"  # in the environment: the address of the one that `pipelines.repro` started here
 
 
 class ClusterError(RuntimeError):

@@ -16,7 +16,8 @@ import numpy as np
 
 from pipelines.common.params import Ingest, Task
 from pipelines.data.drawings import draw
-from pipelines.data.shards import RowGroup, RowGroups, by_group, read_group, row_groups_of
+from pipelines.data.row_groups import RowGroup, RowGroups
+from pipelines.data.shards import by_group, read_group, row_groups_of
 from pipelines.training.crops import Cuts, cut_squares, draw_cuts
 
 
@@ -68,11 +69,11 @@ class Mix:
 def open_mix(
     shards: Path, tasks: dict[str, Task], split: str, seed: int, places: Mapping[str, str] | None = None
 ) -> Mix:
-    """Read the footers of the shards of the listed tasks (and of no others that lie on disk).
+    """Where the shards of the listed tasks (and of no others that lie on disk) have their row groups.
 
-    `places` says where the folder of each task will be read, where that is elsewhere.
+    `places` says where the folder of each task will be read, as `Storage.publish` does, where that is elsewhere.
     """
-    row_groups = [row_groups_of(shards / name / split, f"{places[name]}/{split}" if places else None) for name in tasks]
+    row_groups = [row_groups_of(shards / name / split, places[name] if places else None) for name in tasks]
     return Mix(
         shares=tuple(task.share for task in tasks.values()),
         row_groups=tuple(row_groups),
