@@ -16,7 +16,7 @@ import hashlib
 from pathlib import Path
 
 from pipelines.cluster.garbage import Garbage, find_garbage, registered, remove
-from pipelines.cluster.naming import CHECKOUTS, checkout_id, collecting, dvc_hash
+from pipelines.cluster.naming import checkout_id, collecting, dvc_hash, note
 from pipelines.cluster.spread import several_nodes, spread
 from pipelines.cluster.storage import Storage, StorageError
 from pipelines.common.lock import cache_folder, cached_file, hashes_everywhere
@@ -72,51 +72,51 @@ def collect(storage: Storage, hours: float, every_commit: bool, delete: bool, fo
             f"params.yaml.ray.storage: {storage.place} is no shared storage: DVC has the data (`dvc gc`)"
         )
     if forget is not None:
-        forget_checkout(storage, forget, delete)
+        check_other(storage, forget)
     own, manifests = needed_here(storage, every_commit)
     if not delete:
-        tell(storage, find_garbage(storage, own, manifests, hours * 3600), hours, "would go: say --delete")
+        tell(storage, find_garbage(storage, own, manifests.values(), hours * 3600, forget), hours, "would go: --delete")
         return
     with collecting(storage):
-        garbage = find_garbage(storage, own, manifests, hours * 3600)
+        for name, content in manifests.items():  # from now on others can see that they are needed here
+            note(storage, name, content)
+        garbage = find_garbage(storage, own, manifests.values(), hours * 3600, forget)
         remove(storage, garbage)
     tell(storage, garbage, hours, "removed")
 
 
-def needed_here(storage: Storage, every_commit: bool) -> tuple[set[str], list[bytes]]:
-    """The hashes of the data folders that this checkout needs, and the manifests that it has not registered.
+def needed_here(storage: Storage, every_commit: bool) -> tuple[set[str], dict[str, bytes]]:
+    """What DVC calls the data folders that this checkout needs, and those of their manifests that it has not noted.
 
     Raises StorageError where it cannot be known what a branch, tag or experiment names.
     """
-    folders, entries = data_folders(), hashes_everywhere(every_commit)
-    manifests = [(folder / MANIFEST).read_bytes() for folder in folders]
-    known = {Path(file.name).stem for files in registered(storage).values() for file in files}
-    others = {name: entry for name, entry in entries.items() if name not in known}
-    cache, unknown = cache_folder() if others else Path(), []
-    for name, entry in others.items():
-        content = cached_file(cache, name, MANIFEST)
+    entries, there = hashes_everywhere(every_commit), registered(storage)
+    own = {Path(file.name).stem for file in there.pop(checkout_id(), [])}
+    noted = {Path(file.name).stem: file.name for files in there.values() for file in files}
+    manifests = {dvc_hash(folder): (folder / MANIFEST).read_bytes() for folder in data_folders()}
+    missing = [name for name in entries if name not in own and name not in manifests]
+    cache, unknown = cache_folder() if missing else Path(), []
+    for name in missing:
+        content = storage.read(noted[name]) if name in noted else cached_file(cache, name, MANIFEST)
         if content:
-            manifests.append(content)
-        elif content is None and entry.get("nfiles", SMALL) <= SMALL:
-            unknown.append(entry)
+            manifests[name] = content
+        elif content is None and entries[name].get("nfiles", SMALL) <= SMALL:
+            unknown.append(f"{entries[name]['path']} ({name[:8]})")
     if unknown:
-        what = ", ".join(sorted({f"{entry['path']} ({entry['md5'][:8]})" for entry in unknown}))
         raise StorageError(
-            f"some branch, tag or experiment has another {what}, and neither the storage nor DVC's cache knows what "
-            "it names; get it: `dvc fetch --all-branches --all-tags`"
+            f"some branch, tag or experiment has another {', '.join(sorted(unknown))}, and neither the storage nor "
+            "DVC's cache knows what it names; get it: `dvc fetch --all-branches --all-tags`"
         )
-    return set(entries) | {dvc_hash(folder) for folder in folders}, manifests
+    return {*entries, *manifests}, manifests
 
 
-def forget_checkout(storage: Storage, checkout: str, delete: bool) -> None:
-    """Let what a checkout needs not count any more; ValueError for one that there is not."""
-    known = sorted(registered(storage))
-    if checkout not in known or checkout == checkout_id():
-        others = ", ".join(name for name in known if name != checkout_id()) or "none"
-        raise ValueError(f"--forget {checkout}: expected another checkout of {storage.place}: {others}")
-    if delete:
-        storage.remove(f"{CHECKOUTS}/{checkout}")
-    print(f"storage: {checkout} {'is' if delete else 'would be'} forgotten")
+def check_other(storage: Storage, checkout: str) -> None:
+    """Raise ValueError unless it is another checkout that has noted what it needs."""
+    others = sorted({*registered(storage)} - {checkout_id()})
+    if checkout not in others:
+        raise ValueError(
+            f"--forget {checkout}: expected another checkout of {storage.place}: {', '.join(others) or 'there is none'}"
+        )
 
 
 def tell(storage: Storage, garbage: Garbage, hours: float, end: str) -> None:

@@ -19,7 +19,7 @@ class Garbage:
     """What could go, and why the rest stays."""
 
     files: list[File]  # named by no manifest, and old enough
-    released: list[str]  # manifests that this checkout named once, and no branch, tag or experiment of it does now
+    released: list[str]  # manifests that this checkout said it needs, and that nothing in it names now
     all_files: int
     young: int  # files that are named by no manifest, and too young to be removed
     named_by: dict[str, int]  # manifests of each checkout, as `ID (HOST:FOLDER)`
@@ -34,8 +34,10 @@ def registered(storage: Storage) -> dict[str, list[File]]:
     return found
 
 
-def find_garbage(storage: Storage, own: set[str], manifests: Iterable[bytes], age: float) -> Garbage:
-    """What nobody needs: not this checkout, and no other that has said what it does.
+def find_garbage(
+    storage: Storage, own: set[str], manifests: Iterable[bytes], age: float, forgotten: str | None = None
+) -> Garbage:
+    """What nobody needs: not this checkout, and no other (but one that is `forgotten`) that has said what it does.
 
     This one needs what is in `manifests`, and of those it has registered the ones of the hashes `own`, and those that
     are not older than `age`, in seconds. Nothing younger than that is garbage.
@@ -44,6 +46,9 @@ def find_garbage(storage: Storage, own: set[str], manifests: Iterable[bytes], ag
     needed = {file.address for content in manifests for file in parse_manifest(content, Path("data"))}
     released, named_by = [], {}
     for checkout, files in registered(storage).items():
+        if checkout == forgotten:
+            released += [*(file.name for file in files), f"{CHECKOUTS}/{checkout}/{ABOUT}"]
+            continue
         kept = 0
         for file in files:
             if checkout == here and Path(file.name).stem not in own and now - file.written > age:
@@ -60,9 +65,8 @@ def find_garbage(storage: Storage, own: set[str], manifests: Iterable[bytes], ag
 
 
 def remove(storage: Storage, garbage: Garbage) -> None:
-    """Remove it: first what this checkout says it needs and does not, so that nothing is named that is not there."""
-    names = [*garbage.released, *(file.name for file in garbage.files)]
+    """Remove it: the manifests first, so that nothing is named that is not there."""
     for name in garbage.released:
         storage.remove(name)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(storage.remove, names[len(garbage.released) :]))
+        list(pool.map(storage.remove, [file.name for file in garbage.files]))

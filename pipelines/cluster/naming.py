@@ -117,12 +117,16 @@ def published(storage: Storage, folder: Path) -> str:
 
 def register(storage: Storage, folder: Path) -> None:
     """Say in the storage that this checkout needs the files that the manifest in `folder` names."""
-    if not (storage.only_shared and has_manifest(folder)):
-        return
+    if storage.only_shared and has_manifest(folder):
+        note(storage, dvc_hash(folder), (folder / MANIFEST).read_bytes())
+
+
+def note(storage: Storage, name: str, manifest: bytes) -> None:
+    """Say that this checkout needs what a manifest names, that of the data folder which DVC calls `name`."""
     own = f"{CHECKOUTS}/{checkout_id()}"
     if storage.read_json(f"{own}/{ABOUT}") != _where():
         storage.write_json(f"{own}/{ABOUT}", _where())
-    storage.keep(f"{own}/{dvc_hash(folder)}.jsonl", (folder / MANIFEST).read_bytes())
+    storage.keep(f"{own}/{name}.jsonl", manifest)
 
 
 def dvc_hash(folder: Path) -> str:

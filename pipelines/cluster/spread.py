@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import ray
 
-from pipelines.cluster.connection import OWN_RAY, connected
+from pipelines.cluster.connection import OWN_RAY, ClusterError, connected
 from pipelines.common.params import Ray
 
 Item = TypeVar("Item")
@@ -48,11 +48,18 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result:
 def several_nodes(settings: Ray) -> Iterator[bool]:
     """Whether a cluster of more than one node is connected inside: that of params or RAY_ADDRESS.
 
-    For work that this machine does as well by itself: a Ray of its own, which would cost seconds, is not started.
+    For work that this machine does as well by itself: a Ray of its own, which would cost seconds, is not started, and a
+    cluster that cannot be worked on is told and done without.
     """
     address = os.environ.get("RAY_ADDRESS") or settings.address
     if not ray.is_initialized() and address in ("local", os.environ.get(OWN_RAY)):
         yield False
         return
-    with connected():
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(connected())
+        except ClusterError as error:
+            print(f"{error}; this machine works alone", flush=True)
+            yield False
+            return
         yield sum(node["Alive"] for node in ray.nodes()) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,16 +36,27 @@ def hashes_everywhere(every_commit: bool) -> dict[str, dict[str, Any]]:
     Here, and in git: at each branch, tag, stash and experiment of DVC, or at each commit of their histories.
     """
     texts = {LOCK.read_text()} if LOCK.is_file() else set()
-    if Path(".git").exists():
+    if _in_git():
         which = ["rev-list", "--all"] if every_commit else ["for-each-ref", "--format=%(objectname)"]
         commits = ["HEAD", *_git(*which).decode().split()]
-        told = _git("cat-file", "--batch", given="".join(f"{commit}:{LOCK}\n" for commit in commits).encode())
+        told = _git("cat-file", "--batch", given="".join(f"{commit}:./{LOCK}\n" for commit in commits).encode())
         texts |= {text.decode() for text in _batch(told)}
     return {each["md5"]: each for text in texts for each in _data_folders(text, "outs")}
 
 
+def _in_git() -> bool:
+    """Whether git keeps this folder; RuntimeError where it does not say."""
+    try:
+        return bool(_git("rev-parse", "--git-dir"))
+    except RuntimeError as error:
+        if "not a git repository" in str(error):
+            return False
+        raise
+
+
 def _git(*words: str, given: bytes = b"") -> bytes:
-    done = subprocess.run(["git", *words], input=given, capture_output=True, check=False)
+    environment = os.environ | {"LC_ALL": "C"}  # in the words that are looked for
+    done = subprocess.run(["git", *words], input=given, capture_output=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"git {' '.join(words)}: {done.stderr.decode().strip()}")
     return done.stdout

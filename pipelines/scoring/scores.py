@@ -7,8 +7,7 @@ clean pictures and to damage that is another task's; sight, whether the model se
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from pipelines.data.metrics import psnr, ssim
 from pipelines.data.pairs import Pairs
 
 FEW = 16  # images a task: every one goes through every task
+AT_ONCE = 16 * 128**2  # pixels
 
 
 def score_pairs(
@@ -31,9 +31,8 @@ def score_pairs(
 
     `each` (a map) is where a few images at a time are restored.
     """
-    some = iter(pairs)
-    parts = iter(lambda: list(itertools.islice(some, FEW)), [])
-    rows = np.array([row for part in each(functools.partial(_values, models, task), parts) for row in part])
+    parts = each(functools.partial(_values, models, task), few_at_a_time(pairs))
+    rows = np.array([row for part in parts for row in part])
     return {
         "images": len(rows),
         **{
@@ -41,6 +40,21 @@ def score_pairs(
             for output, mean in zip(("degraded", *models), rows.mean(0), strict=True)
         },
     }
+
+
+def few_at_a_time(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """The pairs in lists of at least AT_ONCE pixels: of small images some, so that merging biases does not count."""
+    part, pixels = [], 0
+    for degraded, clean in pairs:
+        part.append((degraded, clean))
+        pixels += degraded[..., 0].size
+        if pixels >= AT_ONCE:
+            yield part
+            part, pixels = [], 0
+    if part:
+        yield part
 
 
 def _values(
