@@ -28,6 +28,7 @@ class TaskStream:
         self.row_groups = row_groups
         self.seed = seed
         self.rows = int(row_groups.rows.sum())
+        self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # the last two, which take milliseconds to draw
 
     def take(self, start: int, count: int) -> list[tuple[RowGroup, int]]:
         """Samples number `start` to `start + count - 1` as (row group, row in it)."""
@@ -42,10 +43,12 @@ class TaskStream:
             samples += [(group, int(row)) for row in rows[skip : skip + count - len(samples)]]
         return samples
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  the stream dies with its read task
     def _pass(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
-        return order, np.cumsum(self.row_groups.rows[order])
+        if number not in self._passes:
+            order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
+            before = {last: drawn for last, drawn in self._passes.items() if last == number - 1}
+            self._passes = before | {number: (order, np.cumsum(self.row_groups.rows[order]))}
+        return self._passes[number]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Mix:
     row_groups: tuple[RowGroups, ...]
     seed: int
 
+    @functools.cached_property
     def streams(self) -> list[TaskStream]:
         """One stream per task, with a seed of its own."""
         return [TaskStream(groups, mixed_seed(self.seed, number)) for number, groups in enumerate(self.row_groups)]
@@ -94,7 +98,7 @@ def read_groups(mix: Mix, settings: Ingest, start: int, stop: int) -> dict[str, 
     degraded = np.empty((len(numbers), size, 3, side, side), np.uint8)
     clean = np.empty_like(degraded)
     first = 0
-    for share, stream in zip(mix.shares, mix.streams(), strict=True):
+    for share, stream in zip(mix.shares, mix.streams, strict=True):
         samples = stream.take(start * share, len(numbers) * share)
         of_task = _cut_samples(samples, generators, share, side)
         for target, squares in zip((degraded, clean), of_task, strict=True):
