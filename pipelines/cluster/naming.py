@@ -29,7 +29,7 @@ from pipelines.common.paths import MANIFEST
 
 CHECKOUTS, BUSY = "checkouts", "busy"
 ABOUT = "checkout.json"
-COLLECTOR = "collector"  # the name of who collects garbage, of which there is one at a time
+COLLECTOR = "collector"  # how the names of those begin who collect garbage
 REFRESH, DEAD = 300.0, 3600.0  # seconds: between signs of life, without any
 TEMPORARY = "/.dvc/tmp/"  # in the path of the copies of a checkout in which `dvc exp run --temp` and queues run
 
@@ -45,7 +45,7 @@ def keeping(storage: Storage, target: Path) -> Iterator[None]:
         return
     with busy(storage, f"{checkout_id()}-{secrets.token_hex(4)}"):
         told = False
-        while alive(storage, lambda name: name == COLLECTOR):
+        while alive(storage, lambda name: name.startswith(COLLECTOR)):
             if not told:
                 print(f"storage {storage.place}: waiting for who collects garbage there", flush=True)
             told = True
@@ -56,14 +56,15 @@ def keeping(storage: Storage, target: Path) -> Iterator[None]:
 
 @contextmanager
 def collecting(storage: Storage) -> Iterator[None]:
-    """Around the collection of garbage; StorageError while somebody writes, or collects it already."""
-    if alive(storage, lambda name: name == COLLECTOR):
-        raise StorageError(f"{storage.place}: somebody is collecting garbage there already; wait for the end")
-    with busy(storage, COLLECTOR):
-        writers = alive(storage, lambda name: name != COLLECTOR)
-        if writers:
-            where = ", ".join(sorted({storage.read_json(file.name) or "somebody" for file in writers}))
-            raise StorageError(f"{storage.place}: {where} writes data there now; collect garbage when that has ended")
+    """Around the collection of garbage; StorageError while somebody else writes, or collects it too."""
+    own = f"{COLLECTOR}-{secrets.token_hex(4)}"
+    with busy(storage, own):
+        others = alive(storage, lambda name: name != own)
+        if others:
+            where = ", ".join(sorted({storage.read_json(file.name) or "somebody" for file in others}))
+            raise StorageError(
+                f"{storage.place}: {where} writes data or collects garbage there now; collect it when that has ended"
+            )
         yield
 
 
