@@ -27,7 +27,7 @@ def spread(function: Callable[[Item], Result], items: Iterable[Item], **options:
     Each takes one CPU, or what `options` of Ray say. Only a few items run ahead of the one that is taken, so the driver
     holds as little of many as of few. What `function` raises is raised here.
     """
-    work = ray.remote(_call).options(max_retries=RETRIES, scheduling_strategy="SPREAD", **options)
+    work: Any = ray.remote(_call).options(max_retries=RETRIES, scheduling_strategy="SPREAD", **options)
     shared, ahead = ray.put(function), 0
     waiting: deque[ray.ObjectRef] = deque()
     for number, item in enumerate(items):

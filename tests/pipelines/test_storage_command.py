@@ -125,7 +125,7 @@ def test_a_clone_that_has_used_nothing_yet_keeps_what_its_branches_name(storage,
     commit()
     subprocess.run(["git", "clone", "-q", str(tmp_path / "one"), str(tmp_path / "two")], check=True)
     os.chdir(tmp_path / "two")
-    subprocess.run(["dvc", "init", "-qf"], check=True)
+    subprocess.run(["dvc", "init", "-q", "-f"], check=True)
     (one,) = registered(storage)
     collect(storage, 0, False, True, one)  # the first one is gone, and its branch is here
     assert left(storage) == {*ours}
