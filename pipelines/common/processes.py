@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -17,6 +17,7 @@ _AHEAD = 16  # items given out before the first result is taken: enough for a do
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # `map`, or what does the same elsewhere
 
 
 def usable_cores() -> int:
