@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
+from ipt.files import replace_file
+
 PUBLISHED = "data"  # the folder of copies, by the hash of what is in them
 PAUSE = 5.0  # seconds between attempts
 
@@ -59,6 +61,20 @@ class Storage:
         with self._filesystem.open_output_stream(f"{target}.partial") as file:
             file.write(json.dumps(value).encode())
         self._filesystem.move(f"{target}.partial", target)  # a killed run leaves the last good file
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a file that is named by its content, whole or not at all: twice, or by two at once, does no harm.
+
+        It is written again where it is there already, and so is young: collecting garbage leaves it alone.
+        """
+        target = f"{self._path}/{name}"
+        if isinstance(self._filesystem, LocalFileSystem):
+            with replace_file(Path(target)) as temporary:
+                temporary.write_bytes(content)
+            return
+        self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        with self._filesystem.open_output_stream(target) as file:  # an object store shows it when all is there
+            file.write(content)
 
     def folders(self) -> list[str]:
         """The names of the folders right inside, in order; none where nothing was ever written."""

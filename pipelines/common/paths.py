@@ -6,6 +6,7 @@ from pathlib import Path
 
 CLEAN = Path("data/clean")
 SHARDS = Path("data/shards")
+MANIFEST = "manifest.jsonl"  # in data/clean or data/shards/TASK: the files are in the shared storage
 TRAINED = Path("models/trained")
 COMPRESSED = Path("models/compressed")
 UNDERSTANDING = Path("models/understanding")

@@ -8,6 +8,7 @@ pandas: `np.frombuffer(row.clean, np.uint8).reshape(row.height, row.width, 3)`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
+
+from pipelines.common.manifest import DataFile
 
 Result = TypeVar("Result")
 
@@ -141,6 +144,31 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         data = pa.py_buffer(np.ascontiguousarray(np.stack(values)))  # `stack` keeps the order in memory
         columns.append(pa.FixedSizeBinaryArray.from_buffers(field.type, len(values), [None, data]))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def describe(name: str, content: bytes) -> DataFile:
+    """What a manifest says of a Parquet file of `write_rows`, given whole."""
+    footer = pq.read_metadata(pa.BufferReader(content))
+    schema = footer.schema.to_arrow_schema()
+    height, width = image_shape(schema.field("clean"))[:2]
+    return DataFile(
+        name=name,
+        rows=tuple(footer.row_group(number).num_rows for number in range(footer.num_row_groups)),
+        shape=(height, width),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        footer=footer_hash(content),
+    )
+
+
+def footer_hash(tail: bytes) -> str:
+    """The hash of the footer of a Parquet file, of which at least the footer is given.
+
+    Which rows and pages there are, where and how long: another file has another one, though the content of a page is
+    not in it.
+    """
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    return hashlib.sha256(tail[-length:]).hexdigest()[:16]
 
 
 def parquet_files(folder: Path) -> list[Path]:
