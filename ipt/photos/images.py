@@ -74,7 +74,7 @@ class TooManyPixelsError(ImageError):
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
-    """Read an image file, or the bytes of one, as float32 (H, W, 3) RGB in [0, 1], the way up its EXIF orientation says.
+    """Read an image file, or its bytes, as float32 (H, W, 3) RGB in [0, 1], the way up its EXIF orientation says.
 
     8 and 16 bits per channel keep their precision; gray is repeated in three channels; palette and
     CMYK are converted; alpha is dropped and the colour stored under it stays; of several frames or

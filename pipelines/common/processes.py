@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 
@@ -17,6 +17,13 @@ _AHEAD = 16  # items given out before the first result is taken: enough for a do
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Spread(Protocol):
+    """Calls a function for every item, here or elsewhere, and yields what it returns in the order of the items."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+        """Such as `map`."""
 
 
 def usable_cores() -> int:
