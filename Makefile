@@ -117,6 +117,9 @@ bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare t
 bench-hand-out: $(INSTALLED)  ## segments of training data that Ray hands out per second, for up to 64 workers
 	$(BIN)/python -m benchmarks.hand_out
 
+bench-driver: $(INSTALLED)  ## what the driver reads, holds and sends with 6 thousand to 10 million rows, into docs/cluster.md
+	$(BIN)/python -m benchmarks.driver_share $(ARGS)
+
 bench-decoding: $(INSTALLED)  ## a 12-megapixel JPEG read and written in a process that can be killed, beside doing it in one's own
 	$(BIN)/python -m benchmarks.decoding
 

@@ -31,7 +31,8 @@ from ipt.diffusion.wasserstein import sliced_wasserstein
 from ipt.training.fit import TrainingSettings, TrainingState
 from pipelines.common.files import write_json
 from pipelines.common.paths import CLEAN
-from pipelines.data.rows import images_of, open_tiles
+from pipelines.data.tiles import open_tiles
+from pipelines.data.tiles import read_tiles as read_rows
 
 RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
 BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"
@@ -83,7 +84,8 @@ class Unconditional(nn.Module):
 
 def read_tiles(split: str) -> np.ndarray:
     """All clean tiles of a split, (N, H, W, 3) uint8."""
-    return images_of(open_tiles(CLEAN / f"{split}.parquet").read(columns=["clean"]), "clean")
+    tiles = open_tiles(CLEAN / f"{split}.parquet")
+    return np.stack([row["clean"] for row in read_rows(tiles, np.arange(tiles.rows.sum()))])
 
 
 def crops(tiles: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:

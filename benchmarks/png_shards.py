@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.shards import RowGroup, RowGroups, by_group, read_group
+from pipelines.data.row_groups import RowGroup, RowGroups
+from pipelines.data.shards import by_group, read_group
 from pipelines.training.batches import Groups
 from pipelines.training.groups import Mix
 
@@ -53,7 +54,7 @@ def read_png_groups(mix: Mix, side: int, start: int, stop: int) -> Groups:
     """As `read_groups`: each image decoded, its square sliced out, perhaps mirrored, and turned."""
     cut = {name: np.empty((stop - start, len(mix.index), 3, side, side), np.uint8) for name in IMAGES}
     rng, first = np.random.default_rng([mix.seed, start]), 0
-    for share, stream in zip(mix.shares, mix.streams(), strict=True):
+    for share, stream in zip(mix.shares, mix.streams, strict=True):
         samples = stream.take(start * share, (stop - start) * share)
         for group, places in by_group(samples).items():
             table = pq.ParquetFile(group.path, pre_buffer=True).read_row_group(group.number)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import ray
 import torch
 from torch import Tensor, nn
 
@@ -24,29 +27,60 @@ from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers, task_parameters
 from ipt.network.precision import uses_bf16
 from ipt.training.fit import StepReport
+from pipelines.cluster.connection import cpus_per_worker
+from pipelines.cluster.naming import published
+from pipelines.cluster.spread import several_nodes, spread
+from pipelines.cluster.storage import Storage
 from pipelines.common.files import write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import HEAT_MAP, METRICS, SENSITIVITY, SHARDS, SPECTRUM
 from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
+from pipelines.data.pairs import spread_rows
+from pipelines.data.row_groups import RowGroup
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import Choice, model_config, training_settings, write_choice
-from pipelines.training.groups import open_mix
+from pipelines.training.groups import Mix, open_mix
 from pipelines.training.psnr_meter import psnr_meter
 
 SUMMARY = METRICS / "analyze.json"
 
 
-def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]], Tensor, dict]:
-    """The choice, the sensitivity by layer, the energy that each rank keeps (T, R + 1), and a summary."""
+@dataclass(frozen=True)
+class Samples:
+    """What is trained and measured on, wherever it lies: small, so that it travels to a worker."""
+
+    mix: Mix
+    measured: list[list[tuple[RowGroup, int]]]  # training tiles of each task: held-out ones judge what is made of this
+
+    @classmethod
+    def of(cls, params: Params, shards: Path, places: Mapping[str, str] | None = None) -> Samples:
+        """Those of the shards, which are read in `places`, as `Storage.publish` says, where that is elsewhere."""
+        return cls(
+            open_mix(shards, params.tasks, "train", params.seed, places),
+            [
+                spread_rows(shards / task / "train", params.analyze.tiles, places and places[task])
+                for task in params.tasks
+            ],
+        )
+
+
+def analyze(
+    params: Params, samples: Samples, threads: int | None = None
+) -> tuple[Choice, dict[str, list[float]], Tensor, dict]:
+    """The choice, the sensitivity by layer, the energy that each rank keeps (T, R + 1), and a summary.
+
+    `threads` of the CPU compute (None: as many as this process may use).
+    """
     started = time.perf_counter()
+    torch.set_num_threads(threads or usable_cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings, pinned = params.analyze, params.modulation
     all_layers = pinned.layers == "auto"  # else only the rank is asked for
     candidates = settings.candidates if pinned.layers == "auto" else pinned.layers
-    common, network = train_full_rank(params, shards, candidates, device)
+    common, network = train_full_rank(params, samples.mix, candidates, device)
     bf16 = uses_bf16(params.train.precision, device)
-    measure = psnr_meter(shards, tuple(params.tasks), settings.tiles, device, bf16)
+    measure = psnr_meter(samples.measured, device, bf16)
     scores = sensitivity(network, measure)
     layers = tuple(choose_layers(scores, settings.least) if all_layers else scores)
     spectra = singular_spectra(network)
@@ -64,14 +98,12 @@ def analyze(params: Params, shards: Path) -> tuple[Choice, dict[str, list[float]
 
 
 def train_full_rank(
-    params: Params, shards: Path, candidates: tuple[str, ...], device: torch.device
+    params: Params, mix: Mix, candidates: tuple[str, ...], device: torch.device
 ) -> tuple[nn.Module, nn.Module]:
     """A common backbone, and the same with full-rank biases on the candidates."""
     settings = params.analyze
-    torch.set_num_threads(usable_cores())
     torch.manual_seed(params.seed)
     bf16 = uses_bf16(params.train.precision, device)
-    mix = open_mix(shards, params.tasks, "train", params.seed)
     common = fit_all(
         Backbone(model_config(params, Choice(1, candidates))).to(device),
         group_batches(params, mix, settings.groups_per_step, 0, settings.common_steps),
@@ -86,6 +118,25 @@ def train_full_rank(
         told("full-rank biases", settings.bias_steps),
     )
     return common, network
+
+
+def analyze_somewhere(params: Params) -> tuple[Choice, dict[str, list[float]], Tensor, dict]:
+    """`analyze` here, or on one of the nodes of a cluster, with a GPU where there is one."""
+    storage = Storage(params.ray.storage)
+    with several_nodes(params.ray) as nodes:
+        place = published if nodes else Storage.here
+        samples = Samples.of(params, SHARDS, {task: place(storage, SHARDS / task) for task in params.tasks})
+        if not nodes:
+            return analyze(params, samples)
+        cpus, gpus = cpus_per_worker(params.ray), min(int(ray.cluster_resources().get("GPU", 0)), 1)
+        print(f"analyze: on one of the cluster's nodes, CPUs: {cpus}, GPUs: {gpus}", flush=True)
+        worker = functools.partial(_analyze_there, params=params, threads=cpus)
+        (result,) = spread(worker, [samples], num_cpus=cpus, num_gpus=gpus)
+        return result
+
+
+def _analyze_there(samples: Samples, params: Params, threads: int) -> tuple:
+    return analyze(params, samples, threads)
 
 
 def summarise(
@@ -164,7 +215,7 @@ def main() -> None:
     params = load_params()
     pinned = params.modulation
     if pinned.rank == "auto" or pinned.layers == "auto":
-        choice, scores, energy, summary = analyze(params, SHARDS)
+        choice, scores, energy, summary = analyze_somewhere(params)
         print(
             f"analyze: {len(choice.layers)} of {summary['candidates']} layers, rank {choice.rank}; the biases are "
             f"{summary['bias_share']:.0%} of the backbone and keep {summary['energy_kept']:.0%} of the full-rank "

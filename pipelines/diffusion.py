@@ -24,14 +24,18 @@ from ipt.diffusion.wasserstein import sliced_wasserstein
 from ipt.pixels import to_unit
 from ipt.weights import load_weights
 from pipelines.cluster.connection import connected, cpus_per_worker, worker_range
+from pipelines.cluster.naming import published
 from pipelines.cluster.progress import History
 from pipelines.cluster.storage import Storage
 from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
+from pipelines.common.manifest import has_manifest
 from pipelines.common.params import Diffusion, Params, load_params
-from pipelines.common.paths import CLEAN, DIFFUSION, METRICS, SAMPLES
+from pipelines.common.paths import CLEAN, DIFFUSION, MANIFEST, METRICS, SAMPLES
 from pipelines.common.stage import run
 from pipelines.data.png import encode_png
+from pipelines.data.row_groups import RowGroups
+from pipelines.data.tiles import open_tiles
 from pipelines.denoisers.crops import read_crops
 from pipelines.denoisers.networks import new_denoiser, new_sampler, new_scheduler, save_pipeline
 from pipelines.denoisers.worker import DiffusionJob, diffusion_worker
@@ -45,7 +49,7 @@ REQUIREMENTS = ("diffusers", "mlflow", "numpy", "opencv-python-headless", "panda
 
 
 def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDenoiser, str | None]:
-    """Train on the tiles in the file `clean`: history, averaged denoiser, and the MLflow run."""
+    """Train on the tiles of the split `clean`, as `open_tiles` has it: history, averaged denoiser, the MLflow run."""
     settings, storage = params.diffusion, Storage(params.ray.storage)
     fewest, most = worker_range(params.ray)
     for workers in range(max(fewest, 1), max(most, 1) + 1):
@@ -54,7 +58,7 @@ def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDeno
                 f"params.yaml.diffusion.batch: expected a multiple of ray.workers x diffusion.intervals = "
                 f"{workers} x {settings.intervals}, got {settings.batch}"
             )
-    tiles = f"{storage.publish(clean.parent)}/{clean.name}"
+    tiles = open_tiles(clean, published(storage, clean.parent))
     with LiveRun(params, name) as live:
         result = run_workers(
             diffusion_worker,
@@ -75,20 +79,21 @@ def train(params: Params, clean: Path, name: str) -> tuple[History, IntervalDeno
 def run_name(params: Params, clean: Path) -> str:
     """A name that is the same for the same params and data: `diffusion-` and a hash."""
     digest = hashlib.sha256(json.dumps([FORMAT, params.seed, dataclasses.asdict(params.diffusion)]).encode())
-    with clean.open("rb") as file:
+    with (clean.parent / MANIFEST if has_manifest(clean.parent) else clean).open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"diffusion-{digest.hexdigest()[:12]}"
 
 
-def held_out_crops(settings: Diffusion, seed: int, count: int, clean: Path) -> Tensor:
+def held_out_crops(settings: Diffusion, seed: int, count: int, tiles: RowGroups) -> Tensor:
     """Crops of held-out tiles, (count, 3, side, side) in [0, 1]."""
-    return torch.from_numpy(to_unit(read_crops(clean, settings.crop, seed, 0, count)["clean"]))
+    return torch.from_numpy(to_unit(read_crops(tiles, settings.crop, seed, 0, count)["clean"]))
 
 
 def measure(denoiser: IntervalDenoiser, params: Params, clean: Path) -> tuple[dict, dict[str, Tensor]]:
     """Errors on held-out crops by interval, distance of samples to them with its noise floor; and the pictures."""
     settings, scheduler = params.diffusion, new_scheduler(params.diffusion)
-    real = held_out_crops(settings, params.seed, 2 * settings.samples, clean)
+    tiles = open_tiles(clean, Storage(params.ray.storage).here(clean.parent))
+    real = held_out_crops(settings, params.seed, 2 * settings.samples, tiles)
     samples = sample_images(
         denoiser, new_sampler(settings), settings.samples, settings.crop, params.seed,
         settings.sampling_steps,

@@ -18,9 +18,12 @@ from ipt.network.checkpoint import load_checkpoint
 from ipt.network.task_network import TaskNetwork
 from ipt.pixels import to_levels
 from ipt.restoring.restore import restore_image
+from pipelines.cluster.spread import several_nodes, spread
+from pipelines.cluster.storage import Storage
 from pipelines.common.files import write_json
 from pipelines.common.params import RealPairs, load_params
 from pipelines.common.paths import COMPRESSED, METRICS, PICTURES, SHARDS, TRAINED
+from pipelines.common.processes import Each
 from pipelines.common.stage import run
 from pipelines.data.metrics import psnr
 from pipelines.data.pairs import Pairs, load_validation
@@ -32,9 +35,12 @@ from pipelines.scoring.speed import seconds_per_megapixel
 SCORES, HEADLINE = METRICS / "evaluate.json", METRICS / "headline.json"
 
 
-def evaluate(models: dict[str, TaskNetwork], pairs: Pairs) -> dict[str, dict]:
-    """Scores by task and `overall` (mean over tasks): images, and by output (`degraded`, each model) psnr and ssim."""
-    scores = {task: score_pairs(models, task, of_task) for task, of_task in pairs.items()}
+def evaluate(models: dict[str, TaskNetwork], pairs: Pairs, each: Each = map) -> dict[str, dict]:
+    """Scores by task and `overall` (mean over tasks): images, and by output (`degraded`, each model) psnr and ssim.
+
+    `each` (a map) is where images are restored.
+    """
+    scores = {task: score_pairs(models, task, of_task, each) for task, of_task in pairs.items()}
     outputs = ["degraded", *models]
     scores["overall"] = {
         "images": sum(score["images"] for score in scores.values()),
@@ -97,12 +103,12 @@ def write_pictures(model: InstructIPT, pairs: Pairs, folder: Path) -> None:
 
 
 def score_real_pairs(
-    real_pairs: Iterable[RealPairs], models: dict[str, TaskNetwork], model: InstructIPT, seed: int
+    real_pairs: Iterable[RealPairs], models: dict[str, TaskNetwork], model: InstructIPT, seed: int, each: Each = map
 ) -> dict:
-    """Scores by name, and what `model` sees there; a folder that is absent is said so and left out."""
+    """Scores by name, and what `model` sees there; a folder that is absent is said so and left out. `each` as above."""
     scores = {}
     for pairs in present(real_pairs, "evaluate"):
-        scores[pairs.name] = {"task": pairs.task} | score_pairs(models, pairs.task, read_real_pairs(pairs, seed))
+        scores[pairs.name] = {"task": pairs.task} | score_pairs(models, pairs.task, read_real_pairs(pairs, seed), each)
         scores[pairs.name]["seen"] = score_sight(model, pairs.task, read_real_pairs(pairs, seed))
     return scores
 
@@ -134,12 +140,16 @@ def main() -> None:
     params = load_params()
     model = InstructIPT.from_pretrained(COMPRESSED)
     models = {"trained": load_checkpoint(TaskNetwork, TRAINED), "compressed": model}
-    pairs = load_validation(SHARDS, tuple(params.tasks), params.evaluate.tiles)
-    scores = evaluate(models, pairs)
-    real = score_real_pairs(params.evaluate.real_pairs, models, model, params.seed)
+    storage = Storage(params.ray.storage)
+    places = {task: storage.here(SHARDS / task) for task in params.tasks}
+    pairs = load_validation(SHARDS, params.tasks, params.evaluate.tiles, places)
+    with several_nodes(params.ray) as nodes:
+        each: Each = spread if nodes else map
+        scores = evaluate(models, pairs, each)
+        real = score_real_pairs(params.evaluate.real_pairs, models, model, params.seed, each)
+        harm = score_harm(model, pairs, each)
     for task, of_task in pairs.items():
         scores[task]["seen"] = score_sight(model, task, of_task)
-    harm = score_harm(model, pairs)
     write_json(SCORES, {"tasks": scores, "real_pairs": real, "harm": harm})
     file_bytes = sum(path.stat().st_size for path in COMPRESSED.iterdir())
     seconds = seconds_per_megapixel({"compressed": model})["compressed"]

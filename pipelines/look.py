@@ -14,6 +14,9 @@ import pyarrow as pa
 
 from ipt.files import replace_file
 from ipt.pixels import to_unit
+from pipelines.cluster.storage import Storage
+from pipelines.common.manifest import Seal, has_manifest, read_manifest
+from pipelines.common.params import load_params
 from pipelines.common.stage import command, run
 from pipelines.data.metrics import psnr
 from pipelines.data.png import encode_png
@@ -26,16 +29,28 @@ REMEDY = "remake it: `dvc repro -f -s synthesize@TASK`, or `dvc repro -f -s prep
 
 def spread(path: Path, count: int) -> tuple[list[int], list[dict[str, Any]]]:
     """The numbers of up to `count` rows, spread evenly over the file, and the rows. Raises ValueError for another."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of data/shards or data/clean, found none")
+    place, seal = _place(path)
     try:
-        file = open_parquet(str(path.resolve()))
+        file = open_parquet(place, seal)
         is_clean, total = file.schema_arrow.names == list(CLEAN_COLUMNS), file.metadata.num_rows
         check_rows(file.schema_arrow, CLEAN_COLUMNS if is_clean else SHARD_COLUMNS)
         numbers = np.linspace(0, max(total - 1, 0), max(min(count, total), 0)).round().astype(int)
         return numbers.tolist(), read_rows(file, numbers)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: rows cannot be shown ({error}); {REMEDY}") from error
+
+
+def _place(path: Path) -> tuple[str, Seal | None]:
+    """Where a file is read: itself, or what a manifest above it names so; FileNotFoundError where neither is."""
+    if path.is_file():
+        return str(path.resolve()), None
+    data = path.parent.parent
+    if has_manifest(data):
+        for file in read_manifest(data):
+            if file.name == f"{path.parent.name}/{path.name}":
+                storage = Storage(load_params().ray.storage).here(data)
+                return f"{storage}/{file.address}", file.seal(data)
+    raise FileNotFoundError(f"{path}: expected a file of data/shards or data/clean, found none")
 
 
 def caption(row: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.manifest import write_manifest
 from pipelines.common.paths import CLEAN, METRICS
-from pipelines.common.processes import Spread, ordered_map, processes
+from pipelines.common.processes import Each, ordered_map, processes
 from pipelines.common.stage import run
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 from pipelines.pictures.cutting import TILE_COUNTS, Counts, Sieve, cut_picture
@@ -69,15 +69,20 @@ def prepare_on_nodes(
     are copied to the storage first; those behind a URI each node reads itself. `patience` is with a storage or source
     that is away.
     """
-    from pipelines.cluster.tasks import on_nodes
+    from pipelines.cluster.naming import keeping
+    from pipelines.cluster.spread import spread_small
 
     folders = {source.folder.path for source in settings.sources if source.folder and not is_uri(source.folder.path)}
     pictures = _list(settings, seed)
     places = {folder: storage.publish(Path(folder)) for folder in folders}
     pictures = [replace(each, place=places.get(each.source, each.place)) for each in pictures]
-    spread = lambda function, items: on_nodes(partial(patience, function), items)  # noqa: E731
+
+    def each(function: Callable[[Picture], Any], items: Iterable[Picture]) -> Iterator[Any]:
+        return spread_small(partial(patience, function), items)
+
     write = partial(_write_shards, settings=settings, seed=seed, patience=patience)
-    return _make(settings, seed, target, pictures, spread, write)
+    with keeping(storage, target):
+        return _make(settings, seed, target, pictures, each, write)
 
 
 def _list(settings: Prepare, seed: int) -> list[Picture]:
@@ -87,11 +92,11 @@ def _list(settings: Prepare, seed: int) -> list[Picture]:
 
 
 def _make(
-    settings: Prepare, seed: int, target: Path, pictures: list[Picture], spread: Spread, write: WriteTiles
+    settings: Prepare, seed: int, target: Path, pictures: list[Picture], each: Each, write: WriteTiles
 ) -> dict[str, Any]:
     """Choose among `pictures`, have `write` make their tiles, and count."""
     quarantine = target.with_name(f"{target.name}.quarantine.csv")
-    usable, bad = inspect_pictures(pictures, settings.tile, settings.stride, spread)
+    usable, bad = inspect_pictures(pictures, settings.tile, settings.stride, each)
     check_bad(pictures, bad, settings.max_bad_share, quarantine)
     unique = without_duplicates(usable, settings.duplicate_bits)
     splits = split_pictures(unique, settings.val_share, seed)

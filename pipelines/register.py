@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ipt.model import InstructIPT
+from pipelines.cluster.storage import Storage
 from pipelines.common.files import write_json
 from pipelines.common.lock import data_hashes
 from pipelines.common.params import PARAMS_FILE, Params, load_params
@@ -160,7 +161,8 @@ def data_hash(hashes: dict[str, str]) -> str:
 def input_example(params: Params) -> pd.DataFrame:
     """A held-out degraded tile with its task, and the same with an instruction, less strongly."""
     task = next(iter(params.tasks))
-    degraded, _ = load_pairs(SHARDS / task / "val", 1)[0]
+    place = Storage(params.ray.storage).here(SHARDS / task)
+    degraded, _ = load_pairs(SHARDS / task / "val", 1, place)[0]
     return pd.DataFrame(
         {
             "image": [encode_png(degraded)] * 2,

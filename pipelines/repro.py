@@ -52,10 +52,12 @@ def _repro(arguments: list[str], lock: int) -> int:
     outdated = subprocess.call(status, env=environment, stdout=subprocess.DEVNULL, pass_fds=[lock])
     if not outdated or "RAY_ADDRESS" in environment:
         return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
-    from pipelines.cluster.connection import connected  # only now: it takes seconds to import
+    from pipelines.cluster.connection import OWN_RAY, connected  # only now: it takes seconds to import
+    from pipelines.common.params import load_params
 
+    own = load_params().ray.address == "local"
     with connected() as address:  # which may have put the cluster's token into the environment
-        environment = os.environ | {"PATH": path, "RAY_ADDRESS": address}
+        environment = os.environ | {"PATH": path, "RAY_ADDRESS": address} | ({OWN_RAY: address} if own else {})
         return subprocess.call([*dvc, "repro", *arguments], env=environment, pass_fds=[lock])
 
 

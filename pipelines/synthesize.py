@@ -11,52 +11,78 @@ import functools
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import ray.data
 
 from degradations.recipe import check_recipe, degrade, rng_for
 from ipt.pixels import to_levels, to_unit
 from pipelines.cluster.connection import connected
-from pipelines.cluster.storage import Storage
+from pipelines.cluster.naming import keeping, published
+from pipelines.cluster.spread import spread
+from pipelines.cluster.storage import Patience, Storage
 from pipelines.common.files import replace_folder
-from pipelines.common.params import ParamsError, Synthesize, Task, load_params
+from pipelines.common.manifest import DataFile, write_manifest
+from pipelines.common.params import Params, ParamsError, Synthesize, Task, load_params
 from pipelines.common.paths import CLEAN, SHARDS
 from pipelines.common.stage import command, run
-from pipelines.data.rows import SHARD_COLUMNS, open_tiles, read_tiles, row_schema, write_rows
+from pipelines.data.row_groups import RowGroups
+from pipelines.data.rows import SHARD_COLUMNS, describe, row_schema, write_rows
+from pipelines.data.tiles import open_tiles, read_tiles
 
 
-def synthesize(name: str, task: Task, settings: Synthesize, seed: int, clean: str, target: Path) -> dict[str, int]:
-    """Write the shards of task `name` under `target`, replacing what is there; returns rows by split.
+def synthesize(
+    name: str, task: Task, params: Params, tiles: dict[str, RowGroups], target: Path, storage: Storage
+) -> dict[str, int]:
+    """Make the shards of task `name` of the tiles of each split, replacing what is in `target`; returns rows by split.
 
-    `clean` is where all nodes read the folder of clean tiles. `target`/train and `target`/val hold Parquet files of
-    `SHARD_COLUMNS`, written here: no node needs to see `target`.
+    `target` gets Parquet files of `SHARD_COLUMNS`, SPLIT/NUMBER.parquet, written here: no node needs to see it. Where
+    the storage is a shared one, those who make them write them there, and `target` gets the manifest.
     """
-    jobs = []
-    for split in ("train", "val"):
-        tiles = open_tiles(f"{clean}/{split}.parquet").metadata.num_rows
-        jobs += [{"split": split, "start": start} for start in range(0, tiles, settings.tiles_per_shard)]
-    make = functools.partial(make_shard, clean=clean, name=name, task=task, settings=settings, seed=seed)
-    rows = {"train": 0, "val": 0}
-    with replace_folder(target) as folder:
-        for split in rows:
+    settings = params.synthesize
+    jobs = (
+        {"split": split, "start": start}
+        for split, of_split in tiles.items()
+        for start in range(0, int(of_split.rows.sum()), settings.tiles_per_shard)
+    )
+    make = functools.partial(make_shard, tiles=tiles, name=name, task=task, settings=settings, seed=params.seed)
+    rows = dict.fromkeys(tiles, 0)
+    with keeping(storage, target), replace_folder(target) as folder:
+        if storage.only_shared:
+            keep = functools.partial(keep_shard, make=make, place=storage.place, seconds=params.ray.storage_patience)
+            files = list(spread(keep, jobs))
+            write_manifest(folder, files)
+            for file in files:
+                rows[file.split] += sum(file.rows)
+            return rows
+        for split in tiles:
             (folder / split).mkdir()
-        for shard in ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(make).iter_rows():
-            number = shard["start"] // settings.tiles_per_shard
-            (folder / shard["split"] / f"{number:05d}.parquet").write_bytes(shard["content"])
+        for shard in spread(make, jobs):
+            (folder / shard["name"]).write_bytes(shard["content"])
             rows[shard["split"]] += shard["rows"]
     return rows
 
 
-def make_shard(job: dict, *, clean: str, name: str, task: Task, settings: Synthesize, seed: int) -> dict:
-    """Degrade the clean tiles `start` and up of a split; returns the job with `rows` and the shard's `content`."""
+def keep_shard(job: dict, *, make: Callable[[dict], dict], place: str, seconds: float) -> DataFile:
+    """Make a shard and write it to the storage at `place`, which may be away for some seconds."""
+    patience = Patience(place, seconds, print)
+    shard = patience(make, job)
+    file = describe(shard["name"], shard["content"])
+    patience(Storage(place).keep, file.address, shard["content"])
+    return file
+
+
+def make_shard(
+    job: dict, *, tiles: dict[str, RowGroups], name: str, task: Task, settings: Synthesize, seed: int
+) -> dict:
+    """Degrade the clean tiles `start` and up of a split; returns the job with `name`, `rows` and `content`."""
     cv2.setNumThreads(1)  # Ray runs one of these per core
     numbers = np.arange(job["start"], job["start"] + settings.tiles_per_shard)
     rows = [
         shard_row(name, task, tile, variant, seed)
-        for tile in read_tiles(f"{clean}/{job['split']}.parquet", numbers)
+        for tile in read_tiles(tiles[job["split"]], numbers)
         for variant in range(settings.variants)
     ]
     # Shuffled, so that the row group a trainer reads at once is not all from one photograph.
@@ -64,7 +90,8 @@ def make_shard(job: dict, *, clean: str, name: str, task: Task, settings: Synthe
     content = io.BytesIO()
     height, width = rows[0]["clean"].shape[:2]
     write_rows(content, rows, row_schema(SHARD_COLUMNS, height, width), settings.row_group_rows)
-    return job | {"rows": len(rows), "content": content.getvalue()}
+    file = f"{job['split']}/{job['start'] // settings.tiles_per_shard:05d}.parquet"
+    return job | {"name": file, "rows": len(rows), "content": content.getvalue()}
 
 
 def shard_row(name: str, task: Task, tile: dict, variant: int, seed: int) -> dict:
@@ -95,10 +122,12 @@ def main() -> None:
     if name not in params.tasks:
         raise ParamsError(f"--task {name}: no such task in params.yaml; it has {', '.join(params.tasks)}")
     check_recipe(params.tasks[name].recipe, f"params.yaml.tasks.{name}.recipe")
+    storage, target = Storage(params.ray.storage), SHARDS / name
     with connected():
-        clean = Storage(params.ray.storage).publish(CLEAN)
-        rows = synthesize(name, params.tasks[name], params.synthesize, params.seed, clean, SHARDS / name)
-    print(f"synthesize {name}: {rows['train']} training and {rows['val']} held-out pairs in {SHARDS / name}")
+        clean = published(storage, CLEAN)
+        tiles = {split: open_tiles(CLEAN / f"{split}.parquet", clean) for split in ("train", "val")}
+        rows = synthesize(name, params.tasks[name], params, tiles, target, storage)
+    print(f"synthesize {name}: {rows['train']} training and {rows['val']} held-out pairs in {target}")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,14 @@ from ipt.pretrained import pretrained_network
 from ipt.weights import load_weights
 from pipelines.cluster.checkpoints import latest_checkpoint, read_lives
 from pipelines.cluster.connection import connected
+from pipelines.cluster.naming import published
 from pipelines.cluster.progress import History, faults
 from pipelines.cluster.storage import Storage, content_hash
 from pipelines.cluster.worker import WorkerSettings
 from pipelines.cluster.workers import FORMAT, run_workers
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.lock import data_hashes
+from pipelines.common.manifest import has_manifest
 from pipelines.common.params import Params, Task, load_params
 from pipelines.common.paths import LOSS_PLOT, METRICS, SHARDS, TRAINED, VALIDATION_PLOT
 from pipelines.common.stage import command, run
@@ -58,7 +60,7 @@ def train(
     """
     remove_stale_shards(shards, list(params.tasks))
     storage = Storage(params.ray.storage)
-    places = {task: storage.publish(shards / task) for task in params.tasks}
+    places = {task: published(storage, shards / task) for task in params.tasks}
     source = params.train.begin_with
     given = None if source is None else pretrained_network(source)
     name = run_name(params, choice, shards, given)
@@ -147,8 +149,7 @@ def training_job(
         validate_every=settings.validate_every,
         checkpoint_every=settings.checkpoint_every,
         validation={
-            task: spread_rows(shards / task / "val", settings.validate_tiles, f"{place}/val")
-            for task, place in places.items()
+            task: spread_rows(shards / task / "val", settings.validate_tiles, place) for task, place in places.items()
         },
     )
 
@@ -182,14 +183,15 @@ def run_name(params: Params, choice: Choice, shards: Path, given: TaskNetwork | 
 def remove_stale_shards(shards: Path, tasks: list[str]) -> None:
     """Remove shards of tasks that are no longer in params.yaml, so that the data hash is that of the tasks listed.
 
-    They stay in DVC's cache: putting the task back restores them. A folder that dvc.lock does not know is not DVC's and
-    stays.
+    They stay in DVC's cache, or in the storage what their manifest names: putting the task back restores them. A folder
+    that dvc.lock does not know is not DVC's and stays.
     """
     for folder in sorted(shards.iterdir()):
         if not folder.is_dir() or folder.name in tasks or folder.name.startswith("."):
             continue
         if folder.as_posix() in data_hashes():
-            print(f"{folder}: the task is no longer in params.yaml; shards removed (DVC's cache keeps them)")
+            kept = "the storage keeps the shards" if has_manifest(folder) else "DVC's cache keeps them"
+            print(f"{folder}: the task is no longer in params.yaml; shards removed ({kept})")
             shutil.rmtree(folder)
         else:
             print(f"{folder}: no task of params.yaml, and not in dvc.lock; left there, and not trained on")

@@ -6,6 +6,7 @@ degraded as the tasks say. Neither needs the backbone; `compress` puts them into
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -22,12 +23,16 @@ from ipt.understanding.estimator import TILE, Estimator, estimate, train_estimat
 from ipt.understanding.instruction import InstructionModel, Reader, train_reader
 from ipt.understanding.texture import texture
 from ipt.weights import save_weights
+from pipelines.cluster.naming import published
+from pipelines.cluster.spread import several_nodes, spread
+from pipelines.cluster.storage import Storage
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Params, load_params
 from pipelines.common.paths import CLEAN, METRICS, UNDERSTANDING
-from pipelines.common.processes import ordered_map, processes
+from pipelines.common.processes import Each, ordered_map, processes
 from pipelines.common.stage import run
-from pipelines.data.rows import open_tiles, read_tiles
+from pipelines.data.row_groups import RowGroups
+from pipelines.data.tiles import open_tiles, read_tiles
 from pipelines.understanding.corpus import Corpus
 from pipelines.understanding.held_out import score_held_out
 from pipelines.understanding.labelled import Damage, labelled_tile
@@ -39,18 +44,22 @@ SIDES = (64, 96, 128)  # pixels, of the tiles of a chunk, in turn
 
 def understand(params: Params, clean: Path, target: Path) -> dict:
     """Train both on the tiles in `clean`, write their weights into the folder `target`, return how well they do."""
-    for split in ("train", "val"):
-        open_tiles(clean / f"{split}.parquet")  # what is not there is told before minutes of training
+    storage, paths = Storage(params.ray.storage), [clean / f"{split}.parquet" for split in ("train", "val")]
+    for path in paths:
+        open_tiles(path, storage.here(clean))  # what is not there is told before minutes of training
     torch.manual_seed(params.seed)
     instruction = fit_instructions(params)
-    estimator = fit_estimator(params, clean)
+    with several_nodes(params.ray) as nodes:
+        place = published(storage, clean) if nodes else storage.here(clean)
+        train, val = (open_tiles(path, place) for path in paths)
+        estimator = fit_estimator(params, train, val, spread if nodes else None)
     with replace_folder(target) as folder:
         save_weights(instruction, folder / "instruction.safetensors")
         save_weights(estimator, folder / "estimator.safetensors")
     tasks = list(params.tasks)
     return {
         "instructions": score_held_out(instruction, tasks),
-        "tiles": score_estimator(estimator, tasks, labelled_images(params, clean / "val.parquet", 1)),
+        "tiles": score_estimator(estimator, tasks, labelled_images(params, val, 1)),
     }
 
 
@@ -76,28 +85,34 @@ def _fit_reader(job: tuple[Params, Reader, int]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in reader.state_dict().items()}
 
 
-def fit_estimator(params: Params, clean: Path) -> Estimator:
-    """The estimator, trained on tiles degraded afresh, then made cautious on tiles that are clean."""
+def fit_estimator(params: Params, train: RowGroups, val: RowGroups, each: Each | None = None) -> Estimator:
+    """The estimator, trained on tiles degraded afresh, then made cautious on tiles that are clean; `each` as below."""
     settings = params.understand
     estimator = Estimator(len(params.tasks))
-    statistics, labels = training_tiles(params, clean / "train.parquet")
+    statistics, labels = training_tiles(params, train, each)
     tell(train_estimator(estimator, statistics, labels, settings.tile_steps, CHUNK * 4), "tiles", settings.tile_steps)
     estimator.eval()
-    held_out = (to_unit(tile) for tile in clean_rows(clean / "val.parquet", settings.clean_tiles))
+    held_out = (to_unit(tile) for tile in clean_rows(val, settings.clean_tiles))
     trust_clean(estimator, held_out, settings.clean_share)
     return estimator
 
 
-def training_tiles(params: Params, path: Path) -> tuple[Tensor, Tensor]:
-    """The statistics (N, statistics) and labels (N,) of labelled tiles; a function of params and clean tiles."""
+def training_tiles(params: Params, tiles: RowGroups, each: Each | None = None) -> tuple[Tensor, Tensor]:
+    """The statistics (N, statistics) and labels (N,) of labelled tiles; a function of params and clean tiles.
+
+    They are made by processes of this machine, or where `each` (a map) runs them.
+    """
     settings = params.understand
-    rows = clean_rows(path, settings.clean_tiles)
+    rows = clean_rows(tiles, settings.clean_tiles, each or map)
     damage = Damage([task.recipe for task in params.tasks.values()], settings.visible)
     chunks = range(-(-settings.tiles // CHUNK))
-    jobs = ((rows, damage, params.seed, number) for number in chunks)
     statistics, labels = [], []
-    with processes(len(chunks)) as pool:
-        for number, (of_chunk, label) in enumerate(ordered_map(pool, _chunk, map(_with_own_rows, jobs))):
+    with processes(0 if each else len(chunks)) as pool:
+        if each:  # where the rows are shared, each has all of them
+            made = each(functools.partial(_chunk_of, rows, damage, params.seed), chunks)
+        else:
+            made = ordered_map(pool, _chunk, (_with_own_rows(rows, damage, params.seed, number) for number in chunks))
+        for number, (of_chunk, label) in enumerate(made):
             statistics.append(torch.from_numpy(of_chunk))
             labels.append(torch.tensor(label))
             if number * 10 // len(chunks) != (number + 1) * 10 // len(chunks):
@@ -105,9 +120,12 @@ def training_tiles(params: Params, path: Path) -> tuple[Tensor, Tensor]:
     return torch.cat(statistics), torch.cat(labels)
 
 
-def _with_own_rows(job: tuple) -> tuple:
+def _chunk_of(rows: list[np.ndarray], damage: Damage, seed: int, number: int) -> tuple[np.ndarray, list[int]]:
+    return _chunk(_with_own_rows(rows, damage, seed, number))
+
+
+def _with_own_rows(rows: list[np.ndarray], damage: Damage, seed: int, number: int) -> tuple:
     """A chunk's job with the clean tiles that it needs only: they travel to another process."""
-    rows, damage, seed, number = job
     chosen = np.random.default_rng([seed, number]).integers(len(rows), size=CHUNK)
     return [rows[i] for i in chosen], damage, seed, number
 
@@ -121,19 +139,24 @@ def _chunk(job: tuple) -> tuple[np.ndarray, list[int]]:
     return texture(tiles.contiguous()).numpy(), [label for _, label in pairs]
 
 
-def clean_rows(path: Path, most: int) -> list[np.ndarray]:
-    """Up to `most` clean tiles, uint8 (H, W, 3), spread evenly over a file of them."""
-    there = open_tiles(path).metadata.num_rows
+def clean_rows(tiles: RowGroups, most: int, each: Each = map) -> list[np.ndarray]:
+    """Up to `most` clean tiles, uint8 (H, W, 3), spread evenly over all; `each` (a map) reads some at a time."""
+    there = int(tiles.rows.sum())
     if not there:
-        raise ValueError(f"{path}: expected clean tiles, got none; `dvc repro -f prepare` makes them anew")
+        raise ValueError(f"{tiles.paths[0]}: expected clean tiles, got none; `dvc repro -f prepare` makes them anew")
     chosen = np.linspace(0, there - 1, min(most, there)).round().astype(int)
-    return [row["clean"] for row in read_tiles(path, chosen)]
+    parts = np.array_split(chosen, -(-len(chosen) // CHUNK))
+    return [tile for part in each(functools.partial(_clean, tiles), parts) for tile in part]
 
 
-def labelled_images(params: Params, path: Path, seed: int) -> Iterator[tuple[np.ndarray, int]]:
+def _clean(tiles: RowGroups, numbers: np.ndarray) -> list[np.ndarray]:
+    return [row["clean"] for row in read_tiles(tiles, numbers)]
+
+
+def labelled_images(params: Params, tiles: RowGroups, seed: int) -> Iterator[tuple[np.ndarray, int]]:
     """Labelled tiles of held-out images: two for each clean one."""
     damage = Damage([task.recipe for task in params.tasks.values()], params.understand.visible)
-    for number, row in enumerate(clean_rows(path, params.understand.clean_tiles)):
+    for number, row in enumerate(clean_rows(tiles, params.understand.clean_tiles)):
         rng = np.random.default_rng([params.seed, seed, number])
         for _ in range(2):
             yield labelled_tile(row, TILE, damage, rng)

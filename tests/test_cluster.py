@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ from pyarrow.fs import FileSelector, FileSystem
 
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.watched_training import Training
+from pipelines.common.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -69,15 +71,52 @@ def losses(project) -> pd.Series:
     return pd.read_csv(project.folder / "plots/loss.csv").set_index("step")["loss"]
 
 
-def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, cluster):
-    """The whole pipeline from nothing: the same shards to the byte, the same training to the digit."""
-    shards = {path: hash_ for path, hash_ in project.locked().items() if path.startswith("data/shards")}
+def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, cluster, storage):
+    """The whole pipeline from nothing: the same shards to the byte, in the storage; the same training to the digit."""
+    locked, folder = (project.folder / "dvc.lock").read_text(), project.folder / "data/shards"
+    shards = {f"{task}/{name}": hashed for task in ("denoise", "derain") for name, hashed in hashes(folder / task)}
     (project.folder / "dvc.lock").unlink()
     output = project.repro("--force")
-    assert {path: hash_ for path, hash_ in project.locked().items() if path.startswith("data/shards")} == shards
+    files = {f"{task}/{file.name}": file for task in ("denoise", "derain") for file in read_manifest(folder / task)}
+    assert {name: file.sha256 for name, file in files.items()} == shards
+    assert [path.name for path in folder.glob("*/*")] == ["manifest.jsonl"] * 2
     assert losses(project).equals(undisturbed)
     assert project.json("metrics/register.json")["version"] == 1
     assert "waiting for nodes" not in output
+    assert "analyze: on one of the cluster's nodes, CPUs: 1, GPUs: 0" in output
+    check_one_process_measures_the_same(project)
+    stored = (project.folder / "dvc.lock").read_text()
+    for lock, count in ((locked, 0), (stored, 2)):  # what was before, and this again
+        (project.folder / "dvc.lock").write_text(lock)
+        project.call("dvc", "checkout", "--force", "data/shards/denoise", "data/shards/derain")
+        told = project.call(sys.executable, "-m", "pipelines.storage", "check").stdout
+        assert len(re.findall(r"data/shards/\w+: all \d+ files are there", told)) == count
+    lost = files["derain/train/00000.parquet"]
+    FileSystem.from_uri(storage)[0].delete_file(f"{storage}/{lost.address}")
+    done = project.call(sys.executable, "-m", "pipelines.train", check=False)
+    assert re.search(r"error: .*: damaged shard \(.*`dvc repro -f -s synthesize@derain`$", done.stderr.strip())
+    project.call("dvc", "repro", "-f", "-s", "synthesize@derain")
+    assert "derain: all" in project.call(sys.executable, "-m", "pipelines.storage", "check", "--read").stdout
+    assert (project.folder / "dvc.lock").read_text() == stored
+    (project.folder / "dvc.lock").write_text(locked)
+    project.call("dvc", "checkout", "--force", "data/shards/denoise", "data/shards/derain")
+
+
+def hashes(folder):
+    for path in folder.rglob("*.parquet"):
+        yield path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_one_process_measures_the_same(project):
+    """What nodes have looked at and measured is to the digit what this process does."""
+    names = ("models/understanding/estimator.safetensors", "metrics/understand.json", "metrics/evaluate.json")
+    made = {name: (project.folder / name).read_bytes() for name in names}
+    before = (project.folder / "params.yaml").read_text()
+    project.edit(lambda tree: tree["ray"].update(address="local"))
+    for stage in ("understand", "evaluate"):
+        project.call(sys.executable, "-m", f"pipelines.{stage}")
+    (project.folder / "params.yaml").write_text(before)
+    assert {name: (project.folder / name).read_bytes() for name in names} == made
 
 
 def test_a_token_of_others_and_a_storage_that_nodes_do_not_share_are_told(project, cluster, monkeypatch):
@@ -126,7 +165,10 @@ def test_training_goes_on_after_a_kill(project, undisturbed, cluster, storage, v
         assert after.equals(undisturbed)
     assert list((project.folder / "models/trained").iterdir())
     filesystem, path = FileSystem.from_uri(storage)
-    assert [entry.base_name for entry in filesystem.get_file_info(FileSelector(path))] == ["data"]  # none of the run
+    assert [entry.base_name for entry in filesystem.get_file_info(FileSelector(path))] == [
+        "checkouts",
+        "data",
+    ]  # none of the run
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)

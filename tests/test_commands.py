@@ -28,6 +28,7 @@ MISSING = {
     "restore": (["--input", "nowhere", "--output", "out"], "nowhere"),
     "serve": (["--model", "nowhere"], "nowhere"),
     "look": (["nowhere.parquet"], "nowhere.parquet"),
+    "storage": (["gc"], "params.yaml.ray.storage"),
     "release": (["start", "nowhere", "--photographs", "nowhere"], "nowhere"),
 }
 

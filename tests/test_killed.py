@@ -247,33 +247,33 @@ from types import SimpleNamespace
 import numpy as np
 import pandas
 from pipelines import synthesize as stage
+from pipelines.cluster.storage import Storage
 from pipelines.common.params import Synthesize, Task
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
-class Dataset(list):  # what workers make comes one by one, as it does from Ray
-    def map(self, make):
-        return Dataset(map(make, self))
-    def iter_rows(self):
-        return iter(self)
-stage.ray = SimpleNamespace(data=SimpleNamespace(from_items=lambda jobs, override_num_blocks: Dataset(jobs)))
+from pipelines.data.tiles import open_tiles
+stage.spread = map  # what workers make comes one by one, as it does from Ray
 task = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("denoise",))
-tiles = [{"image_id": str(n), "source": "s", "clean": np.full((16, 16, 3), n, np.uint8), "height": 16, "width": 16}
-         for n in range(5)]
+rows = [{"image_id": str(n), "source": "s", "clean": np.full((16, 16, 3), n, np.uint8), "height": 16, "width": 16}
+        for n in range(5)]
 def make(old):
     Path("clean").mkdir(exist_ok=True)
     for split in ("train", "val"):
         if old:
-            write_rows(Path("clean", f"{split}.parquet"), tiles, row_schema(CLEAN_COLUMNS, 16, 16), 4)
-    stage.synthesize("denoise", task, Synthesize(1, 4, 4), old, str(Path("clean").resolve()), Path("out"))
+            write_rows(Path("clean", f"{split}.parquet"), rows, row_schema(CLEAN_COLUMNS, 16, 16), 4)
+    tiles = {split: open_tiles(Path("clean", f"{split}.parquet").resolve()) for split in ("train", "val")}
+    params = SimpleNamespace(synthesize=Synthesize(1, 4, 4), seed=old)
+    stage.synthesize("denoise", task, params, tiles, Path("out"), Storage("runs"))
 """,
     "understand": MODELS
     + """
 from types import SimpleNamespace
 from pipelines import understand as stage
+ray = SimpleNamespace(storage="runs", address="local")
 stage.open_tiles = stage.score_held_out = stage.score_estimator = stage.labelled_images = lambda *given: None
 def make(old):
     made = old_model if old else new
     stage.fit_instructions, stage.fit_estimator = (lambda params: made.instruction), (lambda *given: made.estimator)
-    stage.understand(SimpleNamespace(seed=0, tasks=()), Path("clean"), Path("out"))
+    stage.understand(SimpleNamespace(seed=0, tasks=(), ray=ray), Path("clean"), Path("out"))
 """,
     "compress": MODELS
     + """

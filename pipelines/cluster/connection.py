@@ -16,12 +16,13 @@ import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.cluster.code import PACKAGES, code_here, differences
 from pipelines.cluster.storage import Storage, StorageError
 from pipelines.common.params import Ray, load_params
 from pipelines.common.processes import usable_cores
 
-PACKAGES = ("degradations", "ipt", "pipelines")  # what nodes need of this checkout
 ANSWER = 10.0  # seconds for a cluster to answer
+OWN_RAY = "INSTRUCT_IPT_OWN_RAY"  # in the environment: the address of the one that `pipelines.repro` started here
 
 
 class ClusterError(RuntimeError):
@@ -89,7 +90,7 @@ def _join(address: str, settings: Ray, quiet: dict[str, Any]) -> Any:
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of its nodes (docs/cluster.md)"
             ) from None
         raise no_cluster(address, error) from error
-    check_reach(storage)
+    check_nodes(storage)
     return context
 
 
@@ -117,35 +118,53 @@ def no_cluster(address: str, reason: Exception) -> ClusterError:
     )
 
 
-def check_reach(storage: Storage) -> None:
-    """Raise StorageError where a node cannot read what this machine writes to the storage."""
+def check_nodes(storage: Storage) -> None:
+    """Raise StorageError where a node cannot read what this machine writes to the storage, and ClusterError where one
+    has other code or libraries, which would make other data.
+    """
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if len(nodes) < 2:
         return
     name, token = f".reach-{uuid.uuid4().hex}.json", uuid.uuid4().hex
     storage.write_json(name, token)
     asked = {
-        node: ray.remote(_sees)
+        node: ray.remote(_look)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         .remote(storage.place, name, token)
         for node in nodes
     }
     try:
-        blind = sorted({nodes[node] for node, answer in asked.items() if not ray.get(answer)})
+        answers = [(nodes[node], _answer(answer)) for node, answer in asked.items()]
     finally:
         storage.remove(name)
+    blind = sorted({address for address, (sees, _) in answers if not sees})
     if blind:
         raise StorageError(
             f"params.yaml.ray.storage: {storage.place} is not shared: what is written here cannot be read on "
             f"{', '.join(blind)}; name a folder that all nodes mount, or s3://... (docs/cluster.md)"
         )
+    here = code_here()
+    for address, (_, there) in answers:
+        if other := differences(here, there):
+            raise ClusterError(
+                f"the node {address} has {other}, so what it makes may be other data; install the same there "
+                "(`make setup`, constraints.txt)"
+            )
 
 
-def _sees(place: str, name: str, token: str) -> bool:
+def _look(place: str, name: str, token: str) -> tuple[bool, dict[str, str]]:
+    """Whether this node sees what was written to the storage, and its code."""
     try:
-        return Storage(place).read_json(name) == token
+        return Storage(place).read_json(name) == token, code_here()
     except OSError:
-        return False
+        return False, {}
+
+
+def _answer(asked: ray.ObjectRef) -> tuple[bool, dict[str, str]]:
+    try:
+        return ray.get(asked)
+    except ray.exceptions.RayTaskError as error:  # its code is of another time, and has no such function
+        return True, {"this code": f"({type(error.cause).__name__})"}
 
 
 def quiet_data() -> None:

@@ -1,7 +1,8 @@
 """`ray.storage`: a folder of this checkout, a shared folder or an object store, all through pyarrow.
 
 Where it lies inside the checkout, the nodes see this checkout too (one machine, or a checkout on a shared disk). Where
-it is an absolute folder or a URI, it is all that they share, and what they read of the checkout is copied there once.
+it is an absolute folder or a URI, it is all that they share: what stages make is written there at once, and what else
+they read of the checkout is copied there once.
 
 A *place* is an absolute path or a URI, as text.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +20,27 @@ from typing import Any, TypeVar
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from ipt.files import replace_file
+from pipelines.common.manifest import has_manifest, remake
+from pipelines.common.paths import MANIFEST
 
 PUBLISHED = "data"  # the folder of copies, by the hash of what is in them
 PAUSE = 5.0  # seconds between attempts
+OBJECT_STORES = ("s3", "gcs", "abfs")  # as pyarrow names them
 
 Result = TypeVar("Result")
 
 
 class StorageError(OSError):
     """The storage cannot be used; the message says where, why and what to do."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the storage."""
+
+    name: str  # in the storage
+    bytes: int
+    written: float  # in seconds since 1970 of the storage's own clock
 
 
 class Storage:
@@ -72,9 +85,28 @@ class Storage:
             with replace_file(Path(target)) as temporary:
                 temporary.write_bytes(content)
             return
-        self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        if self._filesystem.type_name not in OBJECT_STORES:  # which have no folders to be made
+            self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
         with self._filesystem.open_output_stream(target) as file:  # an object store shows it when all is there
             file.write(content)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        with self._filesystem.open_input_stream(f"{self._path}/{name}") as file:
+            return file.read()
+
+    def files(self, name: str) -> Iterator[File]:
+        """All files below a folder, that of hidden names too; none where there is no such folder.
+
+        Folder after folder: an object store tells a thousand at once.
+        """
+        root = f"{self._path}/{name}"
+        for found in self._filesystem.get_file_info(FileSelector(root, allow_not_found=True)):
+            inside = f"{name}/{found.base_name}"
+            if found.type == FileType.Directory:
+                yield from self.files(inside)
+            elif found.type == FileType.File:
+                yield File(inside, found.size, found.mtime_ns / 1e9)
 
     def folders(self) -> list[str]:
         """The names of the folders right inside, in order; none where nothing was ever written."""
@@ -107,14 +139,28 @@ class Storage:
         """Copy the files of the local `folder` to a folder inside; what is there under the same names is replaced."""
         upload(folder, self._filesystem, f"{self._path}/{name}")
 
-    def publish(self, folder: Path) -> str:
-        """The place where nodes read what is in `folder`: itself, or its copy in the storage.
+    def here(self, folder: Path) -> str:
+        """The place where this machine reads what is in `folder`: itself, or the storage where it holds a manifest.
 
-        A copy is named by the hash of its content: what is there already is not copied again, and what a killed call
-        left half-copied is.
+        Raises StorageError for a manifest where params.yaml names no shared storage.
         """
-        if not self.only_shared:
+        if not has_manifest(folder):
             return str(folder.resolve())
+        if not self.only_shared:
+            raise StorageError(
+                f"{folder / MANIFEST}: its files lie in a shared storage, and params.yaml.ray.storage is {self.place}; "
+                f"name that storage there, or make the data here: `{remake(folder)}`"
+            )
+        return self.place
+
+    def publish(self, folder: Path) -> str:
+        """The place where nodes read what is in `folder`: itself, its copy in the storage, or the storage.
+
+        The last where it holds a manifest of files there. A copy is named by the hash of its content: what is there
+        already is not copied again, and what a killed call left half-copied is.
+        """
+        if has_manifest(folder) or not self.only_shared:
+            return self.here(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder to copy to {self.place}; run the stage that makes it")
         name = f"{PUBLISHED}/{content_hash(folder)}"

@@ -26,6 +26,15 @@ class ManifestError(ValueError):
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What a reader knows a file of a manifest by, without reading all of it."""
+
+    bytes: int
+    footer: str  # as of `DataFile`
+    folder: str  # the data folder whose manifest says so: what it is remade by
+
+
+@dataclass(frozen=True)
 class DataFile:
     """One Parquet file of a data folder: `pipelines.data.rows.describe` makes it of the file's bytes."""
 
@@ -45,6 +54,10 @@ class DataFile:
     def address(self) -> str:
         """Where it lies in the storage."""
         return f"{FILES}/{self.sha256[:2]}/{self.sha256}.parquet"
+
+    def seal(self, data: Path) -> Seal:
+        """By what a reader knows it, of the data folder `data`."""
+        return Seal(self.bytes, self.footer, str(data))
 
 
 def write_manifest(folder: Path, files: Iterable[DataFile]) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -17,13 +17,7 @@ _AHEAD = 16  # items given out before the first result is taken: enough for a do
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Spread(Protocol):
-    """Calls a function for every item, here or elsewhere, and yields what it returns in the order of the items."""
-
-    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
-        """Such as `map`."""
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # `map`, or what does the same elsewhere
 
 
 def usable_cores() -> int:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ipt.pixels import to_unit
-from pipelines.data.shards import RowGroup, read_pairs, row_groups_of
+from pipelines.data.row_groups import RowGroup
+from pipelines.data.shards import read_pairs, row_groups_of
 
 Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, clean) images
 
 
-def load_validation(shards: Path, tasks: tuple[str, ...], count: int) -> Pairs:
-    """`count` held-out pairs of each task, as `load_pairs` gives them."""
-    return {task: load_pairs(shards / task / "val", count) for task in tasks}
+def load_validation(shards: Path, tasks: Iterable[str], count: int, places: Mapping[str, str] | None = None) -> Pairs:
+    """`count` held-out pairs of each task, as `load_pairs` gives them; `places` says where its folder is read."""
+    return {task: load_pairs(shards / task / "val", count, places and places[task]) for task in tasks}
 
 
 def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tuple[RowGroup, int]]:
     """`count` rows of the shards in `folder` (all, where there are fewer), spread evenly; `place` as `row_groups_of`.
 
-    Raises FileNotFoundError or ShardError where shards are missing or damaged.
+    Raises FileNotFoundError, ManifestError or ShardError where shards are missing or damaged.
     """
     groups = row_groups_of(folder, place)
     ends = np.cumsum(groups.rows)
@@ -29,9 +31,9 @@ def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tupl
     return [(groups[int(i)], int(row - (ends[i] - groups.rows[i]))) for i, row in zip(holding, chosen, strict=True)]
 
 
-def load_pairs(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def load_pairs(folder: Path, count: int, place: str | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Up to `count` pairs of the shards in `folder`, spread evenly; errors as of `spread_rows` and `read_pairs`."""
-    return read_images(spread_rows(folder, count))
+    return read_images(spread_rows(folder, count, place))
 
 
 def read_images(rows: list[tuple[RowGroup, int]]) -> list[tuple[np.ndarray, np.ndarray]]:

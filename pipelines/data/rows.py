@@ -7,7 +7,6 @@ pandas: `np.frombuffer(row.clean, np.uint8).reshape(row.height, row.width, 3)`.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
@@ -20,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from pipelines.common.manifest import DataFile
+from pipelines.common.manifest import DataFile, Seal
 
 Result = TypeVar("Result")
+
+_TAIL = 2**16  # bytes at a file's end that are read at once, as Arrow does: most footers are in there
 
 IMAGES = ("degraded", "clean")
 VERSION, CURRENT = b"instruct_ipt.rows", b"2"  # in the schema's metadata; 1, which held PNG files, did not say
@@ -179,68 +180,54 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def open_parquet(place: str) -> pq.ParquetFile:
-    """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file."""
+def open_parquet(place: str, seal: Seal | None = None) -> pq.ParquetFile:
+    """The Parquet file at an absolute path or a URI such as s3://bucket/folder/file.
+
+    Raises ValueError where it is not as long as its `seal` says, or has another footer.
+    """
     filesystem, path = FileSystem.from_uri(place)
-    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
+    if seal is None:
+        return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
+    source = filesystem.open_input_file(path)
+    footer = _sealed_footer(source, seal)  # read once, as it would be without a seal
+    return pq.ParquetFile(source, metadata=footer, pre_buffer=True, page_checksum_verification=True)
 
 
-def read_whole(place: str, read: Callable[[], Result], damaged: Callable[[object], Exception]) -> Result:
-    """What `read` makes of the file at `place`; raises `damaged`, with the reason, where it cannot be read.
+def _sealed_footer(source: pa.NativeFile, seal: Seal) -> pq.FileMetaData:
+    size = source.size()
+    if size != seal.bytes:
+        raise ValueError(f"{size} bytes, expected {seal.bytes} as its manifest says")
+    tail = source.read_at(min(size, _TAIL), max(size - _TAIL, 0))
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > len(tail):
+        tail = source.read_at(min(size, length), max(size - length, 0))
+    if footer_hash(tail) != seal.footer:
+        raise ValueError(f"another file than its manifest names: footer {footer_hash(tail)}, expected {seal.footer}")
+    return pq.read_metadata(pa.BufferReader(tail))
 
-    Where its folder cannot be seen either, the storage is away: then the OSError itself, which can be waited for.
+
+def read_whole(folder: str, read: Callable[[], Result], damaged: Callable[[object], Exception]) -> Result:
+    """What `read` makes of a file below the place `folder`; raises `damaged`, with the reason, where it cannot be read.
+
+    Where the folder cannot be seen either, the storage is away: then an OSError, which can be waited for.
     """
     for last in (False, True):
         try:
             return read()
         except (pa.ArrowException, OSError, ValueError) as error:
-            if not has_folder(place):
+            if not is_folder(folder):
+                if isinstance(error, FileNotFoundError):  # or has lost all
+                    raise FileNotFoundError(f"{damaged(error)}, where {folder} is not away") from error
                 raise
             if last:  # not the first time: the storage may just have come back
                 raise damaged(error) from error
     raise AssertionError("unreachable")
 
 
-def has_folder(place: str) -> bool:
-    """Whether the folder of such a file can be seen; not where its storage is away."""
+def is_folder(place: str) -> bool:
+    """Whether the folder can be seen; not where its storage is away."""
     filesystem, path = FileSystem.from_uri(place)
     try:
-        return filesystem.get_file_info(path.rpartition("/")[0]).type == FileType.Directory
+        return filesystem.get_file_info(path).type == FileType.Directory
     except OSError:
         return False
-
-
-def open_tiles(path: Path | str) -> pq.ParquetFile:
-    """A file of clean tiles, by path or (text) by place.
-
-    Raises FileNotFoundError, which says which stage makes it, ValueError for a file that is damaged or holds something
-    else, and OSError where the storage is away.
-    """
-    place = str(path.resolve()) if isinstance(path, Path) else path
-
-    def opened() -> pq.ParquetFile:
-        file = open_parquet(place)
-        check_rows(file.schema_arrow, CLEAN_COLUMNS)
-        return file
-
-    try:
-        return read_whole(place, opened, functools.partial(no_tiles, path))
-    except FileNotFoundError as error:  # the folder is not there either
-        raise no_tiles(path, error) from error
-
-
-def read_tiles(path: Path | str, numbers: np.ndarray) -> list[dict[str, Any]]:
-    """The rows of a file with these numbers, rising; only the row groups that hold them are read.
-
-    `clean` is uint8 (H, W, 3), not to be written to. Raises the errors of `open_tiles`.
-    """
-    file = open_tiles(path)
-    place = str(path.resolve()) if isinstance(path, Path) else path
-    return read_whole(place, lambda: read_rows(file, numbers), functools.partial(no_tiles, path))
-
-
-def no_tiles(path: Path | str, reason: object) -> OSError | ValueError:
-    """The error for a file that is missing, or out of which no clean tiles can be read."""
-    if isinstance(reason, FileNotFoundError):
-        return FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
-    return ValueError(f"{path}: no clean tiles can be read ({reason}); make them anew: `dvc repro -f -s prepare`")

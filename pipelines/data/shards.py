@@ -4,80 +4,31 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.data.rows import (
-    IMAGES,
-    SHARD_COLUMNS,
-    check_rows,
-    image_shape,
-    images_of,
-    open_parquet,
-    parquet_files,
-    read_whole,
-)
+from pipelines.common.manifest import has_manifest, remake
+from pipelines.data.row_groups import RowGroup, RowGroups, groups_of_files, groups_of_manifest
+from pipelines.data.rows import IMAGES, SHARD_COLUMNS, check_rows, images_of, open_parquet, parquet_files, read_whole
 
 
 class ShardError(ValueError):
     """A shard that cannot be used; the message names the file and how to remake it."""
 
 
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group of a shard file."""
-
-    path: str  # absolute, or a URI
-    number: int
-    rows: int
-
-
-class RowGroups(Sequence[RowGroup]):
-    """Any number of row groups in a few bytes each: it travels to every process that reads."""
-
-    def __init__(self, paths: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
-        """`rows` are those of each row group, by file."""
-        self.paths = tuple(paths)
-        self.rows = np.array([count for file in rows for count in file], np.int64)
-        self._ends = np.cumsum([len(file) for file in rows])  # number of row groups up to each file
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: int) -> RowGroup:  # type: ignore[override]  # nobody needs slices
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        file = int(np.searchsorted(self._ends, place, side="right"))
-        first = int(self._ends[file - 1]) if file else 0
-        return RowGroup(self.paths[file], place - first, int(self.rows[place]))
-
-
 def row_groups_of(folder: Path, place: str | None = None) -> RowGroups:
-    """The row groups of the shards right inside `folder`, from their footers; `place` is where they will be read.
+    """The row groups of the shards of a split, TASK/SPLIT: from their footers, or as a manifest in TASK says.
 
-    Raises FileNotFoundError where there is no shard, ShardError where one is damaged, where the images of one have
-    another size than those of another, and where none has a row.
+    `place` is where TASK is read, as `Storage.publish` says. Raises FileNotFoundError where there is no shard,
+    ManifestError or ShardError where one is damaged, where the images of one have another size than those of another,
+    and where none has a row.
     """
-    paths: list[str] = []
-    rows: list[list[int]] = []
-    shapes: set[tuple[int, ...]] = set()
-    for path in parquet_files(folder):
-        try:
-            footer = pq.read_metadata(path)
-            schema = footer.schema.to_arrow_schema()
-            check_rows(schema, SHARD_COLUMNS)
-            shapes.add(image_shape(schema.field("clean")))
-            if len(shapes) > 1:
-                raise ValueError(f"images of {sorted(shapes)}, expected one size in all shards of a task")
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise damaged(path, error) from error
-        paths.append(f"{place or folder.resolve()}/{path.name}")
-        rows.append([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
-    groups = RowGroups(paths, rows)
+    if has_manifest(folder.parent):
+        groups = groups_of_manifest(folder.parent, folder.name, place)
+    else:
+        place = f"{place or folder.parent.resolve()}/{folder.name}"
+        groups = groups_of_files(parquet_files(folder), place, SHARD_COLUMNS, damaged)
     if not groups.rows.sum():
         raise damaged(folder / "*.parquet", "expected samples, got shards without rows")
     return groups
@@ -101,12 +52,13 @@ def read_group(group: RowGroup) -> tuple[np.ndarray, np.ndarray]:
     """All degraded and clean images of a row group, each uint8 (rows, H, W, 3); errors as of `read_pairs`."""
 
     def read() -> tuple[np.ndarray, np.ndarray]:
-        file = open_parquet(group.path)
+        file = open_parquet(group.path, group.seal)
         check_rows(file.schema_arrow, SHARD_COLUMNS)
         table = file.read_row_group(group.number, columns=list(IMAGES))
         return images_of(table, "degraded"), images_of(table, "clean")
 
-    return read_whole(group.path, read, functools.partial(damaged, f"{group.path} row group {group.number}"))
+    where = f"{group.path} row group {group.number}"
+    return read_whole(group.folder, read, functools.partial(damaged, where, data=group.seal and group.seal.folder))
 
 
 def by_group(places: Sequence[tuple[RowGroup, int]]) -> dict[RowGroup, list[int]]:
@@ -117,7 +69,10 @@ def by_group(places: Sequence[tuple[RowGroup, int]]) -> dict[RowGroup, list[int]
     return inside
 
 
-def damaged(origin: Path | str, reason: object) -> ShardError:
-    """The error for a shard file, or for a row as `origin` names it; shards lie in TASK/SPLIT/FILE."""
-    task = Path(str(origin).split(" row group ")[0]).parts[-3]
-    return ShardError(f"{origin}: damaged shard ({reason}); remake it with `dvc repro -f -s synthesize@{task}`")
+def damaged(origin: Path | str, reason: object, data: str | None = None) -> ShardError:
+    """The error for a shard file, or for a row as `origin` names it, of the data folder `data`.
+
+    Without `data` it lies in TASK/SPLIT/FILE.
+    """
+    folder = Path(data) if data else Path(str(origin).split(" row group ")[0]).parents[1]
+    return ShardError(f"{origin}: damaged shard ({reason}); remake it with `{remake(folder)}`")

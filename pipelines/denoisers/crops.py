@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from pipelines.data.rows import open_tiles, read_tiles
+from pipelines.data.row_groups import RowGroups
+from pipelines.data.tiles import read_tiles
 from pipelines.training.crops import cut_squares, draw_cuts
 
 SEGMENT = 1024  # crops made by one read
 
 
-def read_crops(path: Path | str, side: int, seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Crops number `start` to `stop - 1` of the tiles in the file `path`: `clean`, uint8 (crops, 3, side, side).
+def read_crops(tiles: RowGroups, side: int, seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Crops number `start` to `stop - 1` of the tiles: `clean`, uint8 (crops, 3, side, side).
 
     Every pass over the tiles has an order of its own. Raises the errors of `read_tiles`, and ValueError for tiles
     smaller than the crop.
     """
-    rows = open_tiles(path).metadata.num_rows
+    rows = int(tiles.rows.sum())
     passes = {number // rows for number in range(start, stop)}
     orders = {each: np.random.default_rng([seed, each]).permutation(rows) for each in passes}
     wanted = np.array([orders[number // rows][number % rows] for number in range(start, stop)])
     places, rank = np.unique(wanted, return_inverse=True)
-    tiles = np.stack([row["clean"] for row in read_tiles(path, places)])
+    images = np.stack([row["clean"] for row in read_tiles(tiles, places)])
     generators = (np.random.default_rng([seed, number]) for number in range(start, stop))
-    cuts = draw_cuts(generators, 1, tiles.shape[1:], side)
-    return {"clean": np.ascontiguousarray(cut_squares(tiles, rank, cuts, side))}  # in the order that Arrow keeps
+    cuts = draw_cuts(generators, 1, images.shape[1:], side)
+    return {"clean": np.ascontiguousarray(cut_squares(images, rank, cuts, side))}  # in the order that Arrow keeps

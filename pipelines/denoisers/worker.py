@@ -13,6 +13,7 @@ from ipt.diffusion.denoising import denoising_step, draw_timesteps
 from ipt.pixels import to_unit
 from pipelines.cluster.worker import WorkerSettings, start_worker
 from pipelines.common.params import Diffusion
+from pipelines.data.row_groups import RowGroups
 from pipelines.denoisers.crops import SEGMENT, read_crops
 from pipelines.denoisers.networks import denoiser_training, new_denoiser, new_scheduler
 from pipelines.training.groups import mixed_seed
@@ -25,7 +26,7 @@ class DiffusionJob:
 
     worker: WorkerSettings
     settings: Diffusion
-    tiles: str  # the place of the file of clean tiles
+    tiles: RowGroups
 
 
 def diffusion_worker(config: dict[str, DiffusionJob]) -> None:

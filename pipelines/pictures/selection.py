@@ -13,7 +13,7 @@ import numpy as np
 
 from ipt.files import replace_file
 from ipt.photos.images import ImageError
-from pipelines.common.processes import Spread
+from pipelines.common.processes import Each
 from pipelines.pictures.cutting import promised_tiles
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.sources import Picture, SourceError, read_small_picture
@@ -24,15 +24,15 @@ Usable = tuple[Picture, int | None]  # with its perceptual hash; None for drawn 
 Bad = tuple[Picture, str]  # with the reason
 
 
-def inspect_pictures(pictures: list[Picture], tile: int, stride: int, spread: Spread) -> tuple[list[Usable], list[Bad]]:
+def inspect_pictures(pictures: list[Picture], tile: int, stride: int, each: Each) -> tuple[list[Usable], list[Bad]]:
     """Look at every file once, and tell the usable pictures, with the number of their tiles, from the bad.
 
     Bad is what cannot be read and what is smaller than a tile of `tile` pixels at all its scales.
-    Both lists keep the order of `pictures`. `spread` calls a function for each picture, wherever.
+    Both lists keep the order of `pictures`. `each` is `map`, or what does the same elsewhere.
     """
     usable: list[Usable] = []
     bad: list[Bad] = []
-    found = spread(partial(_inspect, tile=tile, stride=stride), pictures)
+    found = each(partial(_inspect, tile=tile, stride=stride), pictures)
     for picture, (tiles, code, reason) in zip(pictures, found, strict=True):
         if reason is None:
             usable.append((replace(picture, tiles=tiles), code))

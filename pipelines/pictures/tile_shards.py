@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import ray
 
+from pipelines.cluster.spread import ahead, cpus, remote
 from pipelines.cluster.storage import Patience, Storage
-from pipelines.cluster.tasks import ahead, cpus, remote
 from pipelines.common.manifest import DataFile
 from pipelines.data.rows import CLEAN_COLUMNS, describe, row_schema, write_rows
 from pipelines.pictures.cutting import Counts, Sieve, cut_picture
@@ -43,7 +43,7 @@ class TileShards:
         """`patience` is with the storage that is written to, and with sources."""
         self._split, self._settings, self._seed, self._patience = split, settings, seed, patience
         self._sieve = Sieve(settings)
-        self._cut = remote(cut_heap, num_returns=2)
+        self._cut = remote(cut_heap, num_returns=2, scheduling_strategy="SPREAD")
         self._take, self._write_shard = remote(take_tiles), remote(write_shard)
         self._heaps: dict[int, Any] = {}  # Columns in the object store, by number, while tiles of it are wanted
         self._wanted: dict[int, int] = {}  # how many

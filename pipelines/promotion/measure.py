@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ipt.model import InstructIPT
+from pipelines.cluster.spread import several_nodes, spread
+from pipelines.cluster.storage import Storage
 from pipelines.common.params import Params
 from pipelines.common.paths import SHARDS
-from pipelines.data.pairs import load_validation
+from pipelines.common.processes import Each
+from pipelines.data.pairs import Pairs, load_validation
 from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scorecard import Score, Scorecard, to_score
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
@@ -23,10 +26,23 @@ def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Pa
     Each is measured on those of its tasks that the candidate has, on the instructions that ask for none but those. A
     model without any of them gets no scorecard.
     """
-    real = present(params.evaluate.real_pairs, "promote")
-    pairs = load_validation(SHARDS, models["candidate"].config.tasks, params.evaluate.tiles)
-    asked = set.intersection(*(set(model.config.tasks) for model in models.values()))
+    storage, known = Storage(params.ray.storage), models["candidate"].config.tasks
+    pairs = load_validation(SHARDS, known, params.evaluate.tiles, {task: storage.here(SHARDS / task) for task in known})
     seconds = seconds_per_megapixel(models)
+    with several_nodes(params.ray) as nodes:
+        return _scorecards(models, folders, params, pairs, seconds, spread if nodes else map)
+
+
+def _scorecards(
+    models: dict[str, InstructIPT],
+    folders: dict[str, Path],
+    params: Params,
+    pairs: Pairs,
+    seconds: dict[str, float],
+    each: Each,
+) -> dict[str, Scorecard]:
+    real = present(params.evaluate.real_pairs, "promote")
+    asked = set.intersection(*(set(model.config.tasks) for model in models.values()))
     scorecards = {}
     for name, model in models.items():
         of_model = {task: of_task for task, of_task in pairs.items() if task in model.config.tasks}
@@ -34,20 +50,22 @@ def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Pa
             continue
         print(f"promote: measuring the {name}", flush=True)
         scorecards[name] = Scorecard(
-            tasks={task: _score(model, task, functools.partial(list, of_task)) for task, of_task in of_model.items()},
+            tasks={
+                task: _score(model, task, functools.partial(list, of_task), each) for task, of_task in of_model.items()
+            },
             real_pairs={
-                pairs.name: _score(model, pairs.task, functools.partial(read_real_pairs, pairs, params.seed))
-                for pairs in real
-                if pairs.task in of_model
+                every.name: _score(model, every.task, functools.partial(read_real_pairs, every, params.seed), each)
+                for every in real
+                if every.task in of_model
             },
             instructions=score_held_out(model.instruction, list(model.config.tasks), asked),
-            harm=score_harm(model, of_model),
+            harm=score_harm(model, of_model, each),
             megabytes=sum(path.stat().st_size for path in folders[name].iterdir()) / 1e6,
             seconds_per_megapixel=seconds[name],
         )
     return scorecards
 
 
-def _score(model: InstructIPT, task: str, pairs: Callable[[], Iterable]) -> Score:
-    score = score_pairs({"restored": model}, task, pairs())
+def _score(model: InstructIPT, task: str, pairs: Callable[[], Iterable], each: Each) -> Score:
+    score = score_pairs({"restored": model}, task, pairs(), each)
     return to_score(task, score | {"seen": score_sight(model, task, pairs())}, "restored")

@@ -16,7 +16,8 @@ import numpy as np
 
 from pipelines.common.params import Ingest, Task
 from pipelines.data.drawings import draw
-from pipelines.data.shards import RowGroup, RowGroups, by_group, read_group, row_groups_of
+from pipelines.data.row_groups import RowGroup, RowGroups
+from pipelines.data.shards import by_group, read_group, row_groups_of
 from pipelines.training.crops import Cuts, cut_squares, draw_cuts
 
 
@@ -27,6 +28,7 @@ class TaskStream:
         self.row_groups = row_groups
         self.seed = seed
         self.rows = int(row_groups.rows.sum())
+        self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # the last two, which take milliseconds to draw
 
     def take(self, start: int, count: int) -> list[tuple[RowGroup, int]]:
         """Samples number `start` to `start + count - 1` as (row group, row in it)."""
@@ -41,10 +43,12 @@ class TaskStream:
             samples += [(group, int(row)) for row in rows[skip : skip + count - len(samples)]]
         return samples
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  the stream dies with its read task
     def _pass(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
-        return order, np.cumsum(self.row_groups.rows[order])
+        if number not in self._passes:
+            order = np.random.default_rng([self.seed, number]).permutation(len(self.row_groups))
+            before = {last: drawn for last, drawn in self._passes.items() if last == number - 1}
+            self._passes = before | {number: (order, np.cumsum(self.row_groups.rows[order]))}
+        return self._passes[number]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Mix:
     row_groups: tuple[RowGroups, ...]
     seed: int
 
+    @functools.cached_property
     def streams(self) -> list[TaskStream]:
         """One stream per task, with a seed of its own."""
         return [TaskStream(groups, mixed_seed(self.seed, number)) for number, groups in enumerate(self.row_groups)]
@@ -68,11 +73,11 @@ class Mix:
 def open_mix(
     shards: Path, tasks: dict[str, Task], split: str, seed: int, places: Mapping[str, str] | None = None
 ) -> Mix:
-    """Read the footers of the shards of the listed tasks (and of no others that lie on disk).
+    """Where the shards of the listed tasks (and of no others that lie on disk) have their row groups.
 
-    `places` says where the folder of each task will be read, where that is elsewhere.
+    `places` says where the folder of each task will be read, as `Storage.publish` does, where that is elsewhere.
     """
-    row_groups = [row_groups_of(shards / name / split, f"{places[name]}/{split}" if places else None) for name in tasks]
+    row_groups = [row_groups_of(shards / name / split, places[name] if places else None) for name in tasks]
     return Mix(
         shares=tuple(task.share for task in tasks.values()),
         row_groups=tuple(row_groups),
@@ -93,7 +98,7 @@ def read_groups(mix: Mix, settings: Ingest, start: int, stop: int) -> dict[str, 
     degraded = np.empty((len(numbers), size, 3, side, side), np.uint8)
     clean = np.empty_like(degraded)
     first = 0
-    for share, stream in zip(mix.shares, mix.streams(), strict=True):
+    for share, stream in zip(mix.shares, mix.streams, strict=True):
         samples = stream.take(start * share, len(numbers) * share)
         of_task = _cut_samples(samples, generators, share, side)
         for target, squares in zip((degraded, clean), of_task, strict=True):

@@ -21,7 +21,7 @@ from ipt.training.fit import StepReport, TrainingSettings, fit
 from pipelines.cluster.worker import Worker, WorkerSettings, start_worker
 from pipelines.common.params import Ingest
 from pipelines.data.pairs import read_images
-from pipelines.data.shards import RowGroup
+from pipelines.data.row_groups import RowGroup
 from pipelines.training.batches import training_batches
 from pipelines.training.beginning import Learn, new_network
 from pipelines.training.groups import Mix, read_groups

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pipelines import analyze as stage
-from pipelines.analyze import analyze, main
+from pipelines.analyze import Samples, analyze, main
 from pipelines.common.params import Modulation, load_params
 from pipelines.data.metrics import psnr
-from pipelines.data.pairs import load_pairs
+from pipelines.data.pairs import load_pairs, spread_rows
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import read_choice
 from pipelines.training.groups import open_mix
@@ -39,7 +39,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def result(params, shards):
-    return analyze(params, shards)
+    return analyze(params, Samples.of(params, shards))
 
 
 def test_layers_and_rank_are_chosen_among_the_candidates(params, result):
@@ -54,20 +54,21 @@ def test_layers_and_rank_are_chosen_among_the_candidates(params, result):
 
 def test_the_rank_keeps_the_energy_where_the_biases_may_be_large(params, shards):
     free = dataclasses.replace(params.analyze, bias_share=100.0)
-    choice, _, energy, _ = analyze(dataclasses.replace(params, analyze=free), shards)
+    choice, _, energy, _ = analyze(dataclasses.replace(params, analyze=free), Samples.of(params, shards))
     assert float(energy[:, choice.rank].min()) >= params.analyze.energy - 1e-6
     assert float(energy[:, choice.rank - 1].min()) < params.analyze.energy or choice.rank == 1
 
 
 def test_pinned_layers_are_kept_and_their_rank_found(params, shards):
     pinned = dataclasses.replace(params, modulation=Modulation("auto", ("head", "decoder.0.*.project")))
-    choice, scores, _, _ = analyze(pinned, shards)
+    choice, scores, _, _ = analyze(pinned, Samples.of(params, shards))
     assert choice.layers == tuple(scores)
     assert set(choice.layers) == {"head", "decoder.0.0.mixer.project", "decoder.0.0.feed_forward.project"}
 
 
 def test_a_pinned_rank_is_kept(params, shards):
-    choice, scores, _, summary = analyze(dataclasses.replace(params, modulation=Modulation(3, "auto")), shards)
+    pinned = dataclasses.replace(params, modulation=Modulation(3, "auto"))
+    choice, scores, _, summary = analyze(pinned, Samples.of(params, shards))
     assert choice.rank == 3
     assert len(scores) > len(choice.layers)
     assert summary["rank"] == 3
@@ -119,7 +120,8 @@ def test_batches_are_the_streams_groups_from_a_step_on(params, shards):
 
 
 def test_the_meter_gives_each_tasks_mean_psnr(shards):
-    measure = psnr_meter(shards, TASKS, 2, torch.device("cpu"), bf16=False)
+    rows = [spread_rows(shards / task / "train", 2) for task in TASKS]
+    measure = psnr_meter(rows, torch.device("cpu"), bf16=False)
     for task, value in zip(TASKS, measure(torch.nn.Identity()), strict=True):
         pairs = load_pairs(shards / task / "train", 2)
         assert value == pytest.approx(np.mean([psnr(degraded, clean) for degraded, clean in pairs]), abs=0.05)

@@ -16,6 +16,7 @@ from ipt.diffusion.denoising import sample_images
 from ipt.network.modulation import task_parameters
 from pipelines import diffusion as stage
 from pipelines.common.params import load_params
+from pipelines.data.row_groups import RowGroups
 from pipelines.denoisers.networks import new_denoiser, new_sampler, save_pipeline
 from pipelines.diffusion import grid, held_out_crops, measure, run_name, train
 
@@ -95,8 +96,9 @@ def test_levels_of_crops_become_images(monkeypatch):
     levels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4), np.uint8)
     asked = []
     monkeypatch.setattr(stage, "read_crops", lambda *what: asked.append(what) or {"clean": levels})
-    images = held_out_crops(SETTINGS, 5, 2, Path("val.parquet"))
-    assert asked == [(Path("val.parquet"), 16, 5, 0, 2)]
+    tiles = RowGroups(["val.parquet"], [[2]])
+    images = held_out_crops(SETTINGS, 5, 2, tiles)
+    assert asked == [(tiles, 16, 5, 0, 2)]
     assert images.dtype == torch.float32
     assert np.array_equal(images.numpy(), levels.astype(np.float32) / 255)
 

@@ -15,9 +15,12 @@ import pytest
 from degradations.recipe import check_recipe, degrade, rng_for
 from ipt.pixels import to_levels, to_unit
 from pipelines import synthesize as stage
+from pipelines.cluster.storage import Storage
+from pipelines.common.manifest import read_manifest
 from pipelines.common.params import ParamsError, Synthesize, Task, load_params
 from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, row_schema, rows_of, write_rows
-from pipelines.synthesize import make_shard, read_tiles, shard_row, synthesize
+from pipelines.data.tiles import open_tiles, read_tiles
+from pipelines.synthesize import make_shard, shard_row, synthesize
 
 TASK = Task(1, 1.0, [{"GaussianNoise": {"sigma": [5, 50]}}], ("remove the noise", "clean the grain", "denoise"))
 SETTINGS = Synthesize(variants=2, tiles_per_shard=4, row_group_rows=3)
@@ -99,12 +102,17 @@ def test_all_sentences_of_a_task_are_said():
     assert said == set(TASK.instructions)
 
 
-def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(clean):
+@pytest.fixture
+def tiles(clean):
+    return {split: open_tiles(clean / f"{split}.parquet") for split in ("train", "val")}
+
+
+def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(tiles):
     job = {"split": "train", "start": 4}
     shard, again = (
-        make_shard(job, clean=str(clean), name="denoise", task=TASK, settings=SETTINGS, seed=0) for _ in range(2)
+        make_shard(job, tiles=tiles, name="denoise", task=TASK, settings=SETTINGS, seed=0) for _ in range(2)
     )
-    assert shard == again == job | {"rows": 8, "content": again["content"]}
+    assert shard == again == job | {"name": "train/00001.parquet", "rows": 8, "content": again["content"]}
     table = pq.read_table(io.BytesIO(shard["content"]))
     assert table.schema.equals(row_schema(SHARD_COLUMNS, 16, 16), check_metadata=True)
     rows = plain(rows_of(table))
@@ -116,17 +124,22 @@ def test_a_shard_holds_each_variant_of_its_tiles_once_and_repeats_by_the_byte(cl
 
 @pytest.mark.parametrize(("start", "count"), [(0, 10), (0, 4), (3, 2), (2, 7), (8, 5), (10, 3)])
 def test_tiles_are_read_by_number_across_row_groups(clean, start, count):
-    tiles = read_tiles(clean / "train.parquet", np.arange(start, start + count))
+    tiles = read_tiles(open_tiles(clean / "train.parquet"), np.arange(start, start + count))
     assert plain(tiles) == plain(make_tiles(10)[start : start + count])
 
 
-def test_workers_change_nothing(clean, tmp_path, local_ray, monkeypatch):
-    """Real Ray: all jobs in one block on one worker, then a block per job on two."""
-    rows = synthesize("denoise", TASK, SETTINGS, 0, clean, tmp_path / "two")
+@pytest.fixture
+def params():
+    real = load_params(Path(__file__).parents[2] / "params.yaml")
+    return dataclasses.replace(real, synthesize=SETTINGS)
+
+
+def test_workers_change_nothing(params, tiles, tmp_path, local_ray, monkeypatch):
+    """Real Ray, and one shard after the other here."""
+    rows = synthesize("denoise", TASK, params, tiles, tmp_path / "two", Storage("runs"))
     assert rows == {"train": 20, "val": 6}
-    from_items = local_ray.data.from_items
-    monkeypatch.setattr(local_ray.data, "from_items", lambda jobs, **_: from_items(jobs, override_num_blocks=1))
-    assert synthesize("denoise", TASK, SETTINGS, 0, clean, tmp_path / "one") == rows
+    monkeypatch.setattr(stage, "spread", map)
+    assert synthesize("denoise", TASK, params, tiles, tmp_path / "one", Storage("runs")) == rows
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
     assert list(hashes(tmp_path / "one")) == [
         "train/00000.parquet", "train/00001.parquet", "train/00002.parquet", "val/00000.parquet",
@@ -135,14 +148,46 @@ def test_workers_change_nothing(clean, tmp_path, local_ray, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "one", "two"]
 
 
-def test_missing_clean_tiles_are_told_and_old_shards_stay(clean, tmp_path):
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_with_a_shared_storage_the_same_bytes_go_there_and_the_driver_gets_a_manifest(
+    params, tiles, tmp_path, local_ray, monkeypatch, request, kind
+):
+    monkeypatch.chdir(tmp_path)
+    place = str(tmp_path / "shared") if kind == "folder" else f"{request.getfixturevalue('s3').uri}/{tmp_path.name}"
+    storage, taken = Storage(place), []
+    real = local_ray.get
+    # A worker's environment is that of the Ray that was started before the object store.
+    monkeypatch.setattr(stage, "spread", stage.spread if kind == "folder" else map)
+    monkeypatch.setattr(local_ray, "get", lambda ref: taken.append(real(ref)) or taken[-1])
+    rows = synthesize("denoise", TASK, params, tiles, tmp_path / "shards/denoise", storage)
+    again = synthesize("denoise", TASK, params, tiles, tmp_path / "again/denoise", Storage(f"{place}/elsewhere"))
+    monkeypatch.setattr(stage, "spread", map)
+    assert rows == again == synthesize("denoise", TASK, params, tiles, tmp_path / "local", Storage("runs"))
+    assert list(hashes(tmp_path / "shards")) == ["denoise/manifest.jsonl"]
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "again")  # wherever the files are
+    files = read_manifest(tmp_path / "shards/denoise")
+    assert {file.name: file.sha256 for file in files} == hashes(tmp_path / "local")
+    assert {file.address: file.bytes for file in files} == {file.name: file.bytes for file in storage.files("files")}
+    assert list(storage.files("busy")) == []
+    if kind == "folder":
+        assert taken == [*files, *files]  # all that came back from the workers
+
+
+def test_missing_clean_tiles_are_told(clean):
+    (clean / "val.parquet").unlink()
+    message = r"val\.parquet: expected clean tiles; make them with `dvc repro prepare`"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_tiles(clean / "val.parquet")
+
+
+def test_a_shard_that_cannot_be_made_leaves_the_old_ones(params, clean, tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "spread", map)
     target = tmp_path / "shards" / "denoise"
     target.mkdir(parents=True)
     (target / "old").touch()
     (clean / "val.parquet").unlink()
-    message = r"val\.parquet: expected clean tiles; make them with `dvc repro prepare`"
-    with pytest.raises(FileNotFoundError, match=message):
-        synthesize("denoise", TASK, SETTINGS, 0, clean, target)
+    with pytest.raises(FileNotFoundError, match=r"val\.parquet: expected clean tiles"):
+        synthesize("denoise", TASK, params, tiles, target, Storage("runs"))
     assert [path.name for path in target.parent.iterdir()] == ["denoise"]
     assert [path.name for path in target.iterdir()] == ["old"]
 

@@ -16,6 +16,7 @@ from ipt.weights import load_weights
 from pipelines import understand as stage
 from pipelines.common.params import load_params
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
+from pipelines.data.tiles import open_tiles
 from pipelines.understand import clean_rows, score_estimator, training_tiles, understand
 from pipelines.understanding.held_out import HELD_OUT, score_instructions
 
@@ -56,18 +57,16 @@ def threads(items, each=1):
 
 
 def test_clean_tiles_are_taken_evenly_and_each_once(clean):
-    everything = clean_rows(clean / "train.parquet", 10**6)
+    everything = clean_rows(open_tiles(clean / "train.parquet"), 10**6)
     assert len({tile.tobytes() for tile in everything}) == len(everything) == 23
-    few = clean_rows(clean / "train.parquet", 3)
+    few = clean_rows(open_tiles(clean / "train.parquet"), 3)
     np.testing.assert_array_equal(few, [everything[0], everything[11], everything[22]])
 
 
-def test_clean_tiles_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected clean tiles; make them with `dvc repro prepare`"):
-        clean_rows(tmp_path / "train.parquet", 3)
+def test_no_clean_tiles_at_all_are_told(tmp_path):
     write_rows(tmp_path / "train.parquet", [], CLEAN_SCHEMA, row_group_rows=4)
     with pytest.raises(ValueError, match=r"train\.parquet: expected clean tiles, got none"):
-        clean_rows(tmp_path / "train.parquet", 3)
+        clean_rows(open_tiles(tmp_path / "train.parquet"), 3)
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
@@ -80,11 +79,13 @@ def test_missing_clean_tiles_are_told_before_anything_is_trained(params, clean, 
 
 
 def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatch):
-    statistics, labels = training_tiles(params, clean / "train.parquet")
+    tiles = open_tiles(clean / "train.parquet")
+    statistics, labels = training_tiles(params, tiles)
+    in_pieces = training_tiles(params, tiles, map)  # as nodes make them
     monkeypatch.setattr(stage, "processes", threads)
-    again, labels_again = training_tiles(params, clean / "train.parquet")
-    assert torch.equal(statistics, again)
-    assert torch.equal(labels, labels_again)
+    for again, labels_again in (training_tiles(params, tiles), in_pieces):
+        assert torch.equal(statistics, again)
+        assert torch.equal(labels, labels_again)
     assert len(labels) == len(statistics) == 192  # whole chunks
     assert set(labels.tolist()) == {0, 1, 2}
     assert torch.isfinite(statistics).all()
@@ -100,7 +101,7 @@ def test_the_weights_are_those_that_were_scored(params, clean, tmp_path, monkeyp
     assert set(scores["instructions"]) == {path.stem for path in HELD_OUT.iterdir()}
     for path in HELD_OUT.iterdir():
         assert score_instructions(instruction, tasks, path) == scores["instructions"][path.stem]
-    images = stage.labelled_images(params, clean / "val.parquet", 1)
+    images = stage.labelled_images(params, open_tiles(clean / "val.parquet"), 1)
     assert score_estimator(estimator, tasks, images) == scores["tiles"]
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from pipelines.cluster import storage as module
 from pipelines.cluster.storage import Patience, Storage, StorageError, content_hash
-from pipelines.data.rows import open_parquet, open_tiles
+from pipelines.data.rows import open_parquet
 from pipelines.data.shards import read_pairs, row_groups_of
+from pipelines.data.tiles import open_tiles
 
 
 @pytest.fixture(params=["here", "shared", "s3"])
@@ -33,13 +34,13 @@ def test_what_nodes_read_is_where_they_see_it(storage, shards):
         assert place == f"{storage.place}/data/{content_hash(shards / 'denoise')}/denoise"
     else:
         assert place == str(shards / "denoise")
-    here, there = row_groups_of(shards / "denoise/train"), row_groups_of(shards / "denoise/train", f"{place}/train")
+    here, there = row_groups_of(shards / "denoise/train"), row_groups_of(shards / "denoise/train", place)
     assert here.rows.tolist() == there.rows.tolist()
     for ours, copied in zip(here.paths, there.paths, strict=True):
         assert copied.startswith(place)
         assert open_parquet(copied).read().equals(open_parquet(ours).read())
     with pytest.raises(FileNotFoundError, match=r"val\.parquet: expected clean tiles; make them with"):
-        open_tiles(f"{place}/val.parquet")
+        open_tiles(shards / "val.parquet", place)
 
 
 def test_a_copy_is_made_once_and_again_where_it_was_not_complete(tmp_path, monkeypatch):
@@ -82,7 +83,7 @@ def test_an_object_store_that_is_away_is_waited_for(s3, shards, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.1)
     storage = Storage(f"{s3.uri}/away")
     place = storage.publish(shards / "denoise")
-    rows = [(group, 0) for group in row_groups_of(shards / "denoise/train", f"{place}/train")]
+    rows = [(group, 0) for group in row_groups_of(shards / "denoise/train", place)]
     expected = read_pairs(rows)
     told = []
 

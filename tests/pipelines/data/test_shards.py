@@ -11,17 +11,10 @@ import pytest
 from pipelines.data import rows as rows_module
 from pipelines.data.pairs import load_pairs, spread_rows
 from pipelines.data.png import encode_png
-from pipelines.data.rows import (
-    CLEAN_COLUMNS,
-    SHARD_COLUMNS,
-    images_of,
-    open_tiles,
-    read_tiles,
-    row_schema,
-    rows_of,
-    write_rows,
-)
-from pipelines.data.shards import RowGroup, ShardError, read_group, read_pairs, row_groups_of
+from pipelines.data.row_groups import RowGroup
+from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, images_of, row_schema, rows_of, write_rows
+from pipelines.data.shards import ShardError, read_group, read_pairs, row_groups_of
+from pipelines.data.tiles import open_tiles, read_tiles
 
 REMEDY = r"remake it with `dvc repro -f -s synthesize@derain`$"
 REMAKE = r"make them anew: `dvc repro -f -s prepare`$"
@@ -74,7 +67,7 @@ def test_pairs_come_in_the_order_asked_for_and_each_row_group_is_read_once(shard
     places = [(groups[4], 2), (groups[0], 1), (groups[4], 0), (groups[0], 1), (groups[2], 2)]
     opened = []
     real = rows_module.open_parquet
-    monkeypatch.setattr("pipelines.data.shards.open_parquet", lambda place: opened.append(place) or real(place))
+    monkeypatch.setattr("pipelines.data.shards.open_parquet", lambda *place: opened.append(place) or real(*place))
     degraded, clean = read_pairs(places)
     assert len(opened) == 3
     assert degraded.shape == clean.shape == (5, 16, 16, 3)
@@ -144,7 +137,7 @@ def test_shards_of_another_version_type_or_size_are_refused(folder):
     with pytest.raises(ShardError, match=rf"^{path}: damaged shard \(seed is double, expected int64\); {REMEDY}"):
         row_groups_of(folder)
     write_rows(path, shard(7), row_schema(SHARD_COLUMNS, 7, 7), 3)
-    message = rf"^{path}: damaged shard \(images of .*6, 6, .*7, 7, .* expected one size in all .* task\); {REMEDY}"
+    message = rf"^{path}: damaged shard \(images of .*6, 6, .*7, 7, .* expected one size in all .* folder\); {REMEDY}"
     with pytest.raises(ShardError, match=message):
         row_groups_of(folder)
 
@@ -166,20 +159,20 @@ def test_a_row_group_replaced_by_other_rows_after_opening_is_damage(folder):
 
 
 def test_clean_tiles_come_back_by_number(tiles):
-    rows = read_tiles(str(tiles), np.array([0, 2, 4]))
+    rows = read_tiles(open_tiles(tiles), np.array([0, 2, 4]))
     assert [row["image_id"] for row in rows] == ["0", "2", "4"]
     np.testing.assert_array_equal([row["clean"] for row in rows], [row["clean"] for row in shard(6, 5)][::2])
 
 
 def test_clean_tiles_of_version_1_or_of_another_kind_are_refused_with_the_command_that_remakes_them(tiles):
-    rows = read_tiles(tiles, np.arange(5))
+    opened = open_tiles(tiles)
+    rows = read_tiles(opened, np.arange(5))
     pq.write_table(as_png(rows, CLEAN_COLUMNS), tiles)
     message = rf"^{tiles}: no clean tiles can be read \(rows of version 1, .* PNG files\); {REMAKE}"
-    for place in (tiles, str(tiles)):
-        with pytest.raises(ValueError, match=message):
-            open_tiles(place)
-        with pytest.raises(ValueError, match=message):
-            read_tiles(place, np.arange(1))
+    with pytest.raises(ValueError, match=message):
+        open_tiles(tiles)
+    with pytest.raises(ValueError, match=message):
+        read_tiles(opened, np.arange(1))
     write_rows(tiles, shard(6), row_schema(SHARD_COLUMNS, 6, 6), 3)
     with pytest.raises(ValueError, match=rf"no clean tiles can be read \(columns .*{REMAKE}"):
         open_tiles(tiles)
@@ -197,9 +190,10 @@ def test_a_flipped_byte_of_clean_tiles_is_told_with_the_remedy(tiles):
     assert column.path_in_schema == "clean"
     place = column.data_page_offset + column.total_compressed_size // 2
     tiles.write_bytes(flipped(tiles.read_bytes(), place, 0))
-    assert len(read_tiles(tiles, np.arange(3))) == 3
+    opened = open_tiles(tiles)
+    assert len(read_tiles(opened, np.arange(3))) == 3
     with pytest.raises(ValueError, match=rf"^{tiles}: no clean tiles can be read \(.*CRC checksum.*{REMAKE}"):
-        read_tiles(tiles, np.arange(4))
+        read_tiles(opened, np.arange(4))
 
 
 def test_missing_clean_tiles_are_told_with_the_stage_that_makes_them(tmp_path):
@@ -210,27 +204,28 @@ def test_missing_clean_tiles_are_told_with_the_stage_that_makes_them(tmp_path):
 
 def test_clean_tiles_in_a_storage_that_is_away_are_no_damage(tiles, monkeypatch):
     """Patience waits for what is an OSError, and for nothing else."""
+    opened = open_tiles(tiles)
 
-    def away(file: pq.ParquetFile, numbers: np.ndarray) -> list[dict]:
+    def away(*place: object) -> pq.ParquetFile:
         raise OSError("the storage is away")
 
-    monkeypatch.setattr("pipelines.data.rows.read_rows", away)
+    monkeypatch.setattr("pipelines.data.tiles.open_parquet", away)
     with pytest.raises(ValueError, match=r"no clean tiles can be read \(the storage is away"):
-        read_tiles(tiles, np.arange(3))
-    monkeypatch.setattr(rows_module, "has_folder", lambda place: False)
+        read_tiles(opened, np.arange(3))
+    monkeypatch.setattr(rows_module, "is_folder", lambda place: False)
     with pytest.raises(OSError, match=r"^the storage is away$"):
-        read_tiles(tiles, np.arange(3))
+        read_tiles(opened, np.arange(3))
 
 
 def test_a_storage_that_comes_back_between_two_reads_is_no_damage(folder, monkeypatch):
     (group, *_) = row_groups_of(folder)
     real, calls = rows_module.open_parquet, []
 
-    def once_away(place: str) -> pq.ParquetFile:
+    def once_away(*place: str) -> pq.ParquetFile:
         calls.append(place)
         if len(calls) == 1:
             raise OSError("away")
-        return real(place)
+        return real(*place)
 
     monkeypatch.setattr("pipelines.data.shards.open_parquet", once_away)
     assert len(read_group(group)[0]) == 3

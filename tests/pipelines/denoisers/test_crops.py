@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
+from pipelines.data.tiles import open_tiles
 from pipelines.denoisers.crops import read_crops
 from pipelines.training.stream import Schedule, packed, unpacked
 
@@ -28,7 +29,7 @@ def tiles(tmp_path):
 
 
 def cut_crops(tiles, seed, start, stop, side=SIDE):
-    return read_crops(tiles, side, seed, start, stop)["clean"]
+    return read_crops(open_tiles(tiles), side, seed, start, stop)["clean"]
 
 
 def test_every_pass_takes_every_tile_once_in_an_order_of_its_own(tiles):
@@ -41,7 +42,7 @@ def test_every_pass_takes_every_tile_once_in_an_order_of_its_own(tiles):
 
 def test_a_crop_depends_on_seed_and_number_alone(tiles):
     whole = cut_crops(tiles, 0, 0, 20)
-    parts = [*cut_crops(tiles, 0, 0, 5), *cut_crops(str(tiles), 0, 5, 20)]
+    parts = [*cut_crops(tiles, 0, 0, 5), *cut_crops(tiles, 0, 5, 20)]
     np.testing.assert_array_equal(whole, parts)
     assert not np.array_equal(whole, cut_crops(tiles, 1, 0, 20))
 
@@ -80,12 +81,12 @@ def test_what_cannot_be_cut_is_refused(tiles, tmp_path):
     with pytest.raises(ValueError, match=message):
         cut_crops(tmp_path / "bad.parquet", 0, 0, TILES)
     with pytest.raises(FileNotFoundError, match="make them with `dvc repro prepare`"):
-        read_crops(tmp_path / "none.parquet", SIDE, 0, 0, 1)
+        cut_crops(tmp_path / "none.parquet", 0, 0, 1)
 
 
 def test_the_stream_packs_them_by_number(tiles):
     schedule = Schedule(steps=9, items_per_step=3, interval=9, segment=27, workers=1)
-    table = packed(read_crops(str(tiles), SIDE, 5, 3, 27), 1, 9, 0)
+    table = packed(read_crops(open_tiles(tiles), SIDE, 5, 3, 27), 1, 9, 0)
     assert isinstance(table["clean"].type, pa.FixedShapeTensorType)
     for step, items in zip(range(1, 9), unpacked(table, schedule, 1, 0), strict=True):
         np.testing.assert_array_equal(items["clean"], cut_crops(tiles, 5, 3 * step, 3 * step + 3))

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.cluster import tasks
+from pipelines.cluster import spread
 from pipelines.cluster.storage import Patience, Storage
-from pipelines.cluster.tasks import ahead, on_nodes
 from pipelines.common.manifest import read_manifest
 from pipelines.common.params import DeadLeaves, Folder, Prepare, Source
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
@@ -92,7 +91,7 @@ def test_rows_and_counts_are_those_of_one_machine(tmp_path, settings, local_ray,
 def test_how_the_work_is_dealt_out_changes_nothing(tmp_path, settings, local_ray, small, monkeypatch):
     place = tmp_path / "shared"
     on_the_cluster(settings, tmp_path / "one", place)
-    for module, name, value in ((tasks, "_BATCH", 1), (tasks, "_AHEAD", 0), (shards, "_HEAP_TILES", 200)):
+    for module, name, value in ((spread, "BATCH", 1), (spread, "AHEAD", 0), (shards, "_HEAP_TILES", 200)):
         monkeypatch.setattr(module, name, value)
     on_the_cluster(settings, tmp_path / "two", place)
     assert (tmp_path / "one/manifest.jsonl").read_bytes() == (tmp_path / "two/manifest.jsonl").read_bytes()
@@ -108,18 +107,6 @@ def test_bad_sources_are_errors_as_on_one_machine(tmp_path, settings, local_ray)
     enlarged = replace(settings, sources=(Source(Folder(settings.sources[0].folder.path, (1.5,)), None, None),))
     with pytest.raises(ValueError, match="above 0 up to 1"):
         on_the_cluster(enlarged, tmp_path / "clean", tmp_path / "shared")
-
-
-def test_results_are_in_order_and_only_some_are_ahead(local_ray, monkeypatch):
-    assert list(on_nodes(abs, range(-100, 0))) == list(range(100, 0, -1))
-    assert list(on_nodes(abs, [])) == []
-    with pytest.raises(TypeError):
-        list(on_nodes(abs, ["text"]))
-    drawn = []
-    taken = ahead(drawn.append(number) or number for number in range(100))
-    assert next(taken) == 0
-    assert len(drawn) == 5  # two for each of two CPUs, and the one that is taken
-    assert [0, *taken] == list(range(100))
 
 
 def test_heaps_hold_each_picture_once_and_in_order(monkeypatch):

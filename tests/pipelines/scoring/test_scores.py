@@ -1,5 +1,7 @@
 """PSNR and SSIM on pairs, and the pairs of folders of real pairs."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from ipt.model import InstructIPT
 from pipelines.common.params import RealPairs
 from pipelines.data.metrics import psnr, ssim
 from pipelines.data.pairs import load_validation
+from pipelines.scoring import scores
 from pipelines.scoring.real_pairs import read_real_pairs
-from pipelines.scoring.scores import score_pairs
+from pipelines.scoring.scores import score_harm, score_pairs
 from pipelines.training.validation import validate
 
 
@@ -103,3 +106,23 @@ def test_sizes_that_differ_are_named(real, tmp_path):
     cv2.imwrite(str(tmp_path / "degraded" / "b.png"), np.zeros((16, 21, 3), np.uint8))
     with pytest.raises(ValueError, match=r"degraded/b\.png: expected \(16, 20, 3\), got \(16, 21, 3\)"):
         list(read_real_pairs(real, 0))
+
+
+def test_scores_are_those_of_one_part_however_they_are_cut_and_wherever_they_are_made(
+    make_config, fill_parameters, pairs, monkeypatch
+):
+    model = fill_parameters(InstructIPT(make_config()), 0).eval()
+    made, harm = score_pairs({"model": model}, "deblur", pairs["deblur"]), score_harm(model, pairs)
+    monkeypatch.setattr(scores, "AT_ONCE", 2 * 16 * 16)
+    assert [len(part) for part in scores.few_at_a_time(pairs["deblur"][:3])] == [2, 1]
+    asked = []
+
+    def elsewhere(function, items):
+        for item in items:
+            asked.append(item)
+            yield pickle.loads(pickle.dumps(function))(item)
+
+    assert score_pairs({"model": model}, "deblur", iter(pairs["deblur"]), elsewhere) == made
+    assert len(asked) == 2
+    assert score_harm(model, pairs, elsewhere) == harm
+    assert asked[2:] == [*model.config.tasks, None]

@@ -115,7 +115,7 @@ def test_groups_of_a_seed_are_samples_of_the_tasks_streams(mix):
     """In the order of `TaskStream`, whatever row group they come from."""
     groups = numbers(joined(steps(mix, 3, 9, size=6)))
     first = 0
-    for share, stream in zip(mix.shares, mix.streams(), strict=True):
+    for share, stream in zip(mix.shares, mix.streams, strict=True):
         samples = stream.take(3 * share, 6 * share)
         assert len(by_group(samples)) > 1
         expected = read_pairs(samples)[0][:, 0, 0, 0]

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.shards import RowGroup, RowGroups
+from pipelines.data.row_groups import RowGroup, RowGroups
 from pipelines.training.groups import TaskStream
 
 files = st.lists(st.lists(st.integers(1, 6), max_size=3), min_size=1, max_size=4).filter(any)
