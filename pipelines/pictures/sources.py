@@ -173,6 +173,8 @@ def _uri_pictures(folder: Folder) -> list[Picture]:
             "prepare.sources: a folder with a password in its URI, which would get into data and reports; take it out, "
             "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what its store asks for) in the environment"
         )
+    if not is_uri(uri):
+        raise SourceError(f"{_where(folder)}: expected s3://BUCKET/FOLDER, or what else pyarrow.fs opens")
     if "?" in uri:
         raise SourceError(
             f"{_where(folder)}: expected no '?'; set options of a store in the environment (AWS_ENDPOINT_URL, "
@@ -214,8 +216,10 @@ def _why_not(error: OSError | ValueError) -> str:
     """Why a URI cannot be listed, in words, and what to do."""
     if isinstance(error, ValueError):
         return f"cannot be opened: {error}; expected s3://BUCKET/FOLDER, or what else pyarrow.fs opens"
-    if isinstance(error, FileNotFoundError):
-        return f"it does not exist: {error}; look for a slip in its name, and in AWS_ENDPOINT_URL where you set it"
+    if isinstance(error, FileNotFoundError) or "NO_SUCH_BUCKET" in str(error):
+        return (
+            f"there is no such folder: {error}; look for a slip in its name, and in AWS_ENDPOINT_URL where you set it"
+        )
     if _is_refusal(error):
         return (
             f"not permitted: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what its store asks for) of "
