@@ -1,27 +1,28 @@
 """Stage: sources -> clean tiles, without duplicates, split by picture into train and val.
 
-Run as `python -m pipelines.prepare`. Writes data/clean/ (train.parquet and val.parquet with rows of
-pipelines.data.rows.CLEAN_COLUMNS, and quarantine.csv) and metrics/prepare.json.
+Run as `python -m pipelines.prepare`. Writes data/clean/ and metrics/prepare.json. In data/clean are train.parquet and
+val.parquet, with rows of pipelines.data.rows.CLEAN_COLUMNS, or, where `ray.storage` is shared, the manifest of such
+shards, which the nodes of the cluster write there; and quarantine.csv.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipelines.common.files import replace_folder, write_json
+from pipelines.common.manifest import write_manifest
 from pipelines.common.paths import CLEAN, METRICS
-from pipelines.common.processes import ordered_map, processes
+from pipelines.common.processes import Each, ordered_map, processes
 from pipelines.common.stage import run
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
-from pipelines.pictures.duplicates import Seen
+from pipelines.pictures.cutting import TILE_COUNTS, Counts, Sieve, cut_picture
+from pipelines.pictures.mixing import mixed, shuffled
 from pipelines.pictures.selection import (
     Bad,
     Usable,
@@ -31,18 +32,17 @@ from pipelines.pictures.selection import (
     without_duplicates,
     write_quarantine,
 )
-from pipelines.pictures.sources import Picture, SourceError, list_pictures, read_picture
-from pipelines.pictures.tiles import Tile, cut_tiles
+from pipelines.pictures.sources import Picture, SourceError, is_uri, list_pictures
+from pipelines.pictures.tiles import Tile
 
 if TYPE_CHECKING:
+    from pipelines.cluster.storage import Patience, Storage
     from pipelines.common.params import Prepare
 
 COUNTS = METRICS / "prepare.json"
-_SHUFFLE_TILES = 2048  # held in memory while mixing: about 100 MB of 128-pixel tiles
 
-_TILE_COUNTS = ("tiles", "flat_dropped", "duplicate_tiles_dropped")
-
-Counts = Counter[tuple[str, str]]  # by (source, what is counted)
+Splits = dict[str, list[Picture]]  # by name, in the order in which they are cut
+WriteTiles = Callable[[Path, Splits], dict[str, Counts]]  # into a folder; the counts by split
 
 
 def prepare(settings: Prepare, seed: int, target: Path) -> dict[str, Any]:
@@ -54,20 +54,55 @@ def prepare(settings: Prepare, seed: int, target: Path) -> dict[str, Any]:
     SourceError when a source has nothing usable or more bad files than allowed (they are listed in
     `<target>.quarantine.csv` then), and when nothing would be left to validate on.
     """
+    pictures = _list(settings, seed)
+    with processes(len(pictures)) as pool:
+        write = partial(_write_files, settings=settings, seed=seed, pool=pool)
+        return _make(settings, seed, target, pictures, partial(ordered_map, pool), write)
+
+
+def prepare_on_nodes(
+    settings: Prepare, seed: int, target: Path, storage: Storage, patience: Patience
+) -> dict[str, Any]:
+    """As `prepare`, on all nodes of the connected cluster, which write the tiles to the shared `storage`.
+
+    Tiles, their order and the counts are the same; `target` has the manifest of their shards. Folders on this machine
+    are copied to the storage first; those behind a URI each node reads itself. `patience` is with a storage or source
+    that is away.
+    """
+    from pipelines.cluster.naming import keeping
+    from pipelines.cluster.spread import spread_small
+
+    folders = {source.folder.path for source in settings.sources if source.folder and not is_uri(source.folder.path)}
+    pictures = _list(settings, seed)
+    places = {folder: storage.publish(Path(folder)) for folder in folders}
+    pictures = [replace(each, place=places.get(each.source, each.place)) for each in pictures]
+
+    def each(function: Callable[[Picture], Any], items: Iterable[Picture]) -> Iterator[Any]:
+        return spread_small(partial(patience, function), items)
+
+    write = partial(_write_shards, settings=settings, seed=seed, patience=patience)
+    with keeping(storage, target):
+        return _make(settings, seed, target, pictures, each, write)
+
+
+def _list(settings: Prepare, seed: int) -> list[Picture]:
     pictures = [p for source in settings.sources for p in list_pictures(source, seed)]
     _check_pictures(pictures, settings.tile)
+    return pictures
+
+
+def _make(
+    settings: Prepare, seed: int, target: Path, pictures: list[Picture], each: Each, write: WriteTiles
+) -> dict[str, Any]:
+    """Choose among `pictures`, have `write` make their tiles, and count."""
     quarantine = target.with_name(f"{target.name}.quarantine.csv")
-    with processes(len(pictures)) as pool:
-        usable, bad = inspect_pictures(pictures, settings.tile, pool)
-        check_bad(pictures, bad, settings.max_bad_share, quarantine)
-        unique = without_duplicates(usable, settings.duplicate_bits)
-        splits = split_pictures(unique, settings.val_share, seed)
-        with replace_folder(target) as folder:
-            write_quarantine(folder / "quarantine.csv", bad)
-            counts = {
-                split: _write_split(folder / f"{split}.parquet", chosen, settings, seed, pool)
-                for split, chosen in splits.items()
-            }
+    usable, bad = inspect_pictures(pictures, settings.tile, settings.stride, each)
+    check_bad(pictures, bad, settings.max_bad_share, quarantine)
+    unique = without_duplicates(usable, settings.duplicate_bits)
+    splits = split_pictures(unique, settings.val_share, seed)
+    with replace_folder(target) as folder:
+        write_quarantine(folder / "quarantine.csv", bad)
+        counts = write(folder, splits)
     quarantine.unlink(missing_ok=True)
     return _report(pictures, usable, bad, splits, counts)
 
@@ -87,61 +122,35 @@ def _check_pictures(pictures: list[Picture], tile: int) -> None:
             )
 
 
-class _Sieve:
-    """Decides tile after tile which to keep, and counts."""
-
-    def __init__(self, settings: Prepare) -> None:
-        self._settings = settings
-        self._seen = Seen(settings.duplicate_bits)
-        self.counts: Counts = Counter()
-
-    def keeps(self, tile: Tile) -> bool:
-        """Whether `tile` is neither one flat tile too many nor like a tile kept before; counts it either way."""
-        flat = tile.deviation < self._settings.flat_std
-        # A running share: it holds at every moment without knowing how many tiles will come.
-        most = self._settings.max_flat_share * (self.counts[tile.source, "tiles"] + 1)
-        if flat and self.counts[tile.source, "flat"] + 1 > most:
-            self.counts[tile.source, "flat_dropped"] += 1
-            return False
-        if not self._seen.add(tile.code):
-            self.counts[tile.source, "duplicate_tiles_dropped"] += 1
-            return False
-        self.counts[tile.source, "tiles"] += 1
-        self.counts[tile.source, "flat"] += flat
-        return True
-
-
-def _write_split(path: Path, pictures: list[Picture], settings: Prepare, seed: int, pool: Executor | None) -> Counts:
-    """Write the tiles of `pictures`, mixed, to a Parquet file and return the counts."""
-    rng = np.random.default_rng((seed, zlib.crc32(f"order {path.name}".encode())))
-    shuffled = [pictures[index] for index in rng.permutation(len(pictures))]
-    cut = partial(_cut, tile=settings.tile, stride=settings.stride)
-    sieve = _Sieve(settings)
-    tiles = (tile for batch in ordered_map(pool, cut, shuffled) for tile in batch)
-    kept = _mixed(filter(sieve.keeps, tiles), rng)
+def _write_files(
+    folder: Path, splits: Splits, *, settings: Prepare, seed: int, pool: Executor | None
+) -> dict[str, Counts]:
+    """Write the tiles of each split, mixed, to a Parquet file."""
     schema = row_schema(CLEAN_COLUMNS, settings.tile, settings.tile)
-    write_rows(path, _tile_rows(kept, settings.tile), schema, settings.row_group_rows)
-    return sieve.counts
+    cut = partial(cut_picture, tile=settings.tile, stride=settings.stride)
+    counts = {}
+    for split, pictures in splits.items():
+        order, rng = shuffled(split, pictures, seed)
+        sieve = Sieve(settings)
+        tiles = (tile for batch in ordered_map(pool, cut, order) for tile in batch)
+        kept = mixed((tile for tile in tiles if sieve.keeps(tile.source, tile.code, tile.deviation)), rng)
+        write_rows(folder / f"{split}.parquet", _tile_rows(kept, settings.tile), schema, settings.row_group_rows)
+        counts[split] = sieve.counts
+    return counts
 
 
-def _cut(picture: Picture, tile: int, stride: int) -> list[Tile]:
-    # There are as many drawn pictures as one asks for; tiles that overlap would add nothing new.
-    stride = stride if picture.path is not None else max(stride, tile)
-    image = read_picture(picture)
-    return list(cut_tiles(image, picture.source, picture.name, picture.scales, tile, stride))
+def _write_shards(
+    folder: Path, splits: Splits, *, settings: Prepare, seed: int, patience: Patience
+) -> dict[str, Counts]:
+    """Have the nodes write the tiles of all splits as shards; the folder gets their manifest."""
+    from pipelines.pictures.tile_shards import TileShards
 
-
-def _mixed(tiles: Iterable[Tile], rng: np.random.Generator) -> Iterator[Tile]:
-    """Yield the tiles in random order, as far as a buffer of _SHUFFLE_TILES allows."""
-    buffer: list[Tile] = []
-    for tile in tiles:
-        buffer.append(tile)
-        if len(buffer) > _SHUFFLE_TILES:
-            place = int(rng.integers(len(buffer)))
-            buffer[place], buffer[-1] = buffer[-1], buffer[place]
-            yield buffer.pop()
-    for place in rng.permutation(len(buffer)):
-        yield buffer[place]
+    files, counts = [], {}
+    for split, pictures in splits.items():
+        written, counts[split] = TileShards(split, settings, seed, patience).write(pictures)
+        files += written
+    write_manifest(folder, files)
+    return counts
 
 
 def _tile_rows(tiles: Iterable[Tile], side: int) -> Iterator[dict[str, Any]]:
@@ -163,14 +172,14 @@ def _report(
         "duplicate_images_dropped": len(usable) - unique,
         "quarantined": len(bad),
     }
-    for what in _TILE_COUNTS:
+    for what in TILE_COUNTS:
         report[what] = sum(count[key] for count in counts.values() for key in count if key[1] == what)
     quarantined = Counter(picture.source for picture, _ in bad)
     images = Counter((split, p.source) for split, chosen in splits.items() for p in chosen)
     report["sources"] = {
         source: {"quarantined": quarantined[source]}
         | {
-            split: {"images": images[split, source]} | {what: count[source, what] for what in _TILE_COUNTS}
+            split: {"images": images[split, source]} | {what: count[source, what] for what in TILE_COUNTS}
             for split, count in counts.items()
         }
         for source in dict.fromkeys(picture.source for picture in pictures)
@@ -193,17 +202,26 @@ def _summary(report: dict[str, Any]) -> str:
             lines.append(f"  {source}: too few different pictures to hold one out: all go to train")
     if report["quarantined"]:
         lines.append(f"  {report['quarantined']} bad files: see {CLEAN / 'quarantine.csv'}")
-    lines.append(f"wrote {CLEAN}/train.parquet, {CLEAN}/val.parquet; counts in {COUNTS}")
+    lines.append(f"wrote {CLEAN}; counts in {COUNTS}")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run the stage with params.yaml."""
-    # Here, because every worker process imports this module, and params imports all degradations.
+    # Here, because every worker process imports this module: params imports all degradations, and Ray takes seconds.
+    from pipelines.cluster.storage import Patience, Storage
     from pipelines.common.params import load_params
 
     params = load_params()
-    report = prepare(params.prepare, params.seed, CLEAN)
+    storage = Storage(params.ray.storage)
+    if storage.only_shared:
+        from pipelines.cluster.connection import connected
+
+        patience = Patience(storage.place, params.ray.storage_patience, print)
+        with connected():
+            report = prepare_on_nodes(params.prepare, params.seed, CLEAN, storage, patience)
+    else:
+        report = prepare(params.prepare, params.seed, CLEAN)
     write_json(COUNTS, report)
     print(_summary(report))
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 import urllib.request
 
 import pandas as pd
@@ -182,6 +183,26 @@ def test_training_waits_for_an_object_store_that_is_away(project, undisturbed, c
     assert re.search(r"train: storage s3://bucket/ipt: .*; trying again for 600 s", output)
     assert project.json("metrics/train.json")["restarts"] == 0, output
     assert losses(project).equals(undisturbed)
+
+
+def test_a_node_dies_while_tiles_are_cut(project, cluster, monkeypatch):
+    """What is left cuts them again: the same to the byte as one node that does all."""
+    manifest = project.folder / "data/clean/manifest.jsonl"
+    before = (project.folder / "params.yaml").read_text()
+    project.edit(lambda tree: tree["prepare"].update(sources=[{"dead_leaves": {"images": 16, "size": 512}}]))
+    try:
+        running = project.start(sys.executable, "-m", "pipelines.prepare")
+        while not cluster.processes(2, "ray::cut_heap"):
+            assert running.poll() is None, running.stdout.read()
+            time.sleep(0.05)
+        cluster.kill(2)
+        assert running.wait(300) == 0
+        disturbed = manifest.read_bytes()
+        manifest.unlink()
+        project.call(sys.executable, "-m", "pipelines.prepare")
+        assert manifest.read_bytes() == disturbed
+    finally:
+        (project.folder / "params.yaml").write_text(before)
 
 
 def test_the_dashboard_shows_a_training(project, undisturbed, tmp_path):

@@ -55,11 +55,11 @@ def _read_photo(message: Message, empty: Empty) -> Message:
 
 
 def _read_levels(message: Message, empty: Empty) -> Message:
-    return Message({}, [read_levels(message.values["path"], empty)])
+    return Message({}, [read_levels(_source(message), empty)])
 
 
 def _read_thumbnail(message: Message, empty: Empty) -> Message:
-    levels, size = read_small_levels(message.values["path"], message.values["side"], empty)
+    levels, size = read_small_levels(_source(message), message.values["side"], empty)
     return Message({"size": size}, [levels])
 
 

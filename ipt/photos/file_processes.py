@@ -59,22 +59,23 @@ class FileProcesses:
         asked = Message(values | {"job": "read_photo", "max_pixels": most}, texts=texts)
         return self._ask(name, asked, call, lambda answer: unpack_photo(answer, most))
 
-    def read_image(self, path: str | Path, call: Call | None = None) -> np.ndarray:
+    def read_image(self, source: str | Path | bytes, call: Call | None = None) -> np.ndarray:
         """`ipt.photos.images.read_image`."""
-        name, values, _ = _source(Path(path))
-        return to_image(self._ask(name, Message(values | {"job": "read_levels"}), call, self._levels))
+        name, values, texts = _source(source)
+        return to_image(self._ask(name, Message(values | {"job": "read_levels"}, texts=texts), call, self._levels))
 
     def read_thumbnail(
-        self, path: str | Path, side: int, call: Call | None = None
+        self, source: str | Path | bytes, side: int, call: Call | None = None
     ) -> tuple[np.ndarray, tuple[int, int]]:
         """`ipt.photos.images.read_thumbnail`."""
-        name, values, _ = _source(Path(path))
+        name, values, texts = _source(source)
 
         def take(answer: Message) -> tuple[np.ndarray, tuple[int, int]]:
             height, width = (whole(length, "size") for length in checked(answer.values["size"], list, "size"))
             return self._levels(answer), (height, width)
 
-        levels, size = self._ask(name, Message(values | {"job": "read_thumbnail", "side": side}), call, take)
+        asked = Message(values | {"job": "read_thumbnail", "side": side}, texts=texts)
+        levels, size = self._ask(name, asked, call, take)
         return to_image(levels), size
 
     def encode_photo(self, photo: Photo, levels: np.ndarray, call: Call | None = None) -> bytes:

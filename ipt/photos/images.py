@@ -73,36 +73,38 @@ class TooManyPixelsError(ImageError):
     """A picture that says to be larger than what is accepted; none of its pixels was decoded."""
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as float32 (H, W, 3) RGB in [0, 1], the way up its EXIF orientation says.
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """Read an image file, or its bytes, as float32 (H, W, 3) RGB in [0, 1], the way up its EXIF orientation says.
 
     8 and 16 bits per channel keep their precision; gray is repeated in three channels; palette and
     CMYK are converted; alpha is dropped and the colour stored under it stays; of several frames or
     pages the first is read. Raises ImageError for a missing, truncated, damaged or huge (over
     MAX_PIXELS) file and for pixel types without a fixed range (32-bit, floating point).
     """
-    return to_image(read_levels(path))
+    return to_image(read_levels(source))
 
 
-def read_levels(path: str | Path, empty: Empty = np.empty) -> np.ndarray:
+def read_levels(source: str | Path | bytes, empty: Empty = np.empty) -> np.ndarray:
     """The pixels of a file as `decode` returns them, which `to_image` makes what `read_image` returns; its errors."""
-    with open_picture(Path(path)) as (picture, data):
+    with open_picture(source) as (picture, data):
         return decode(picture, data, empty)
 
 
-def read_thumbnail(path: str | Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_thumbnail(source: str | Path | bytes, side: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Read a file as `read_image`, but a JPEG at a fraction of its size, for a quick look.
 
     Returns the picture, float32 (h, w, 3) RGB in [0, 1] with both sides at least min(side, full
     side), and the (height, width) in pixels that `read_image` would return. Raises ImageError.
     """
-    levels, size = read_small_levels(path, side)
+    levels, size = read_small_levels(source, side)
     return to_image(levels), size
 
 
-def read_small_levels(path: str | Path, side: int, empty: Empty = np.empty) -> tuple[np.ndarray, tuple[int, int]]:
+def read_small_levels(
+    source: str | Path | bytes, side: int, empty: Empty = np.empty
+) -> tuple[np.ndarray, tuple[int, int]]:
     """`read_thumbnail` with pixels as `read_levels` returns them."""
-    with open_picture(Path(path)) as (picture, data):
+    with open_picture(source) as (picture, data):
         width, height = picture.size
         picture.draft("RGB", (side, side))
         smaller = picture.size != (width, height)
@@ -120,16 +122,16 @@ def to_image(levels: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def open_picture(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, bytes]]:
+def open_picture(source: str | Path | bytes, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, bytes]]:
     """Yield a file, or the bytes of one, as Pillow opens it, its pixels not yet read, and the file's bytes.
 
     FORMATS and READ_ONLY are all that is accepted. `max_pixels` is a limit below MAX_PIXELS; a picture that says to
     have more is a TooManyPixelsError before any is decoded. What goes wrong, also in the block, becomes an ImageError
     that names the file.
     """
-    name = "image" if isinstance(source, bytes) else source
+    name = "image" if isinstance(source, bytes) else Path(source)
     try:
-        data = source if isinstance(source, bytes) else _read_file(source)
+        data = source if isinstance(source, bytes) else _read_file(Path(source))
         if not data:
             raise ImageError("the file is empty")
         formats = _READ

@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Folder:
-    """Every image file below `path`, at each of `scales`."""
+    """Every image file below `path`, a folder or a URI such as s3://bucket/photos, at each of `scales`."""
 
     path: str
     scales: tuple[float, ...]

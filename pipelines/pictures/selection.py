@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zlib
 from collections import Counter
-from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from ipt.files import replace_file
 from ipt.photos.images import ImageError
-from pipelines.common.processes import ordered_map
+from pipelines.common.processes import Each
+from pipelines.pictures.cutting import promised_tiles
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.sources import Picture, SourceError, read_small_picture
-from pipelines.pictures.tiles import fits
 
 _HASH_SIDE = 64  # pixels; the hash looks at 32 x 32
 
@@ -24,36 +24,37 @@ Usable = tuple[Picture, int | None]  # with its perceptual hash; None for drawn 
 Bad = tuple[Picture, str]  # with the reason
 
 
-def inspect_pictures(pictures: list[Picture], tile: int, pool: Executor | None) -> tuple[list[Usable], list[Bad]]:
-    """Look at every file once, and tell the usable pictures from the bad.
+def inspect_pictures(pictures: list[Picture], tile: int, stride: int, each: Each) -> tuple[list[Usable], list[Bad]]:
+    """Look at every file once, and tell the usable pictures, with the number of their tiles, from the bad.
 
     Bad is what cannot be read and what is smaller than a tile of `tile` pixels at all its scales.
-    Both lists keep the order of `pictures`.
+    Both lists keep the order of `pictures`. `each` is `map`, or what does the same elsewhere.
     """
     usable: list[Usable] = []
     bad: list[Bad] = []
-    found = ordered_map(pool, partial(_inspect, tile=tile), pictures)
-    for picture, (code, reason) in zip(pictures, found, strict=True):
+    found = each(partial(_inspect, tile=tile, stride=stride), pictures)
+    for picture, (tiles, code, reason) in zip(pictures, found, strict=True):
         if reason is None:
-            usable.append((picture, code))
+            usable.append((replace(picture, tiles=tiles), code))
         else:
             bad.append((picture, reason))
     return usable, bad
 
 
-def _inspect(picture: Picture, tile: int) -> tuple[int | None, str | None]:
-    """The hash of a file's picture (None for a drawn one), and why it cannot be used, if so."""
+def _inspect(picture: Picture, tile: int, stride: int) -> tuple[int, int | None, str | None]:
+    """Tiles and hash of a file's picture (None for a drawn one), and why it cannot be used, if so."""
     if picture.path is None:
-        return None, None
+        return promised_tiles(picture, (picture.size, picture.size), tile, stride), None, None
     try:
         thumbnail, size = read_small_picture(picture, _HASH_SIDE)
     except ImageError as error:
-        return None, str(error)
-    if not fits(size, picture.scales, tile):
+        return 0, None, str(error)
+    tiles = promised_tiles(picture, size, tile, stride)
+    if not tiles:
         scales = ", ".join(map(str, picture.scales))
         found = f"{size[1]} x {size[0]} pixels"
-        return None, f"{found}: smaller than a tile of {tile} pixels at every scale ({scales})"
-    return perceptual_hash(thumbnail), None
+        return 0, None, f"{found}: smaller than a tile of {tile} pixels at every scale ({scales})"
+    return tiles, perceptual_hash(thumbnail), None
 
 
 def check_bad(pictures: list[Picture], bad: list[Bad], max_share: float, report: Path) -> None:
@@ -82,7 +83,7 @@ def write_quarantine(path: Path, bad: list[Bad]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "reason"])
-        writer.writerows([str(picture.path), reason] for picture, reason in bad)
+        writer.writerows([picture.path, reason] for picture, reason in bad)
 
 
 def without_duplicates(usable: list[Usable], bits: int) -> list[Picture]:

@@ -30,11 +30,6 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return round(size[0] * scale), round(size[1] * scale)
 
 
-def fits(size: tuple[int, int], scales: tuple[float, ...], tile: int) -> bool:
-    """Whether a picture of (height, width) `size` is at least one tile large at any of `scales`."""
-    return any(min(scaled_size(size, scale)) >= tile for scale in scales)
-
-
 def starts(length: int, tile: int, stride: int) -> list[int]:
     """Where tiles start along a side: every `stride` pixels, and one flush with the far end.
 
@@ -44,6 +39,12 @@ def starts(length: int, tile: int, stride: int) -> list[int]:
         return []
     last = length - tile
     return sorted({*range(0, last, stride), last})
+
+
+def count_tiles(size: tuple[int, int], scales: tuple[float, ...], tile: int, stride: int) -> int:
+    """How many tiles `cut_tiles` makes of a picture of (height, width) `size`."""
+    sides = [[len(starts(side, tile, stride)) for side in scaled_size(size, scale)] for scale in scales]
+    return sum(down * across for down, across in sides)
 
 
 def cut_tiles(

@@ -17,11 +17,12 @@ from pipelines.common import processes as pool_module
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Prepare, Source
 from pipelines.common.processes import ordered_map, processes
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
+from pipelines.pictures import cutting, mixing
 from pipelines.pictures.dead_leaves import draw_dead_leaves
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.selection import split_pictures
 from pipelines.pictures.sources import Picture, SourceError
-from pipelines.pictures.tiles import cut_tiles, starts
+from pipelines.pictures.tiles import count_tiles, cut_tiles, starts
 from pipelines.prepare import prepare
 
 LEAVES = Source(None, None, DeadLeaves(5, 64))
@@ -134,9 +135,9 @@ def test_tiles_of_all_sources_are_mixed(tmp_path, photos, settings_of):
 
 
 def test_mixing_holds_only_its_buffer_and_loses_nothing(monkeypatch):
-    monkeypatch.setattr(stage, "_SHUFFLE_TILES", 10)
+    monkeypatch.setattr(mixing, "_SHUFFLE_TILES", 10)
     taken = []
-    mixed = stage._mixed((taken.append(i) or i for i in range(100)), np.random.default_rng(0))
+    mixed = mixing.mixed((taken.append(i) or i for i in range(100)), np.random.default_rng(0))
     first = next(mixed)
     assert len(taken) == 11
     result = [first, *mixed]
@@ -263,7 +264,7 @@ def test_scales_that_enlarge_are_an_error(tmp_path, photos, settings_of, scale):
 def test_failing_halfway_leaves_the_last_good_tiles(tmp_path, settings_of, monkeypatch):
     prepare(settings_of(), 0, tmp_path / "clean")
     before = (tmp_path / "clean" / "train.parquet").read_bytes()
-    real, calls = stage.read_picture, []
+    real, calls = cutting.read_picture, []
 
     def fail_on_the_third(picture):
         calls.append(picture)
@@ -271,7 +272,7 @@ def test_failing_halfway_leaves_the_last_good_tiles(tmp_path, settings_of, monke
             raise OSError("disk full")
         return real(picture)
 
-    monkeypatch.setattr(stage, "read_picture", fail_on_the_third)
+    monkeypatch.setattr(cutting, "read_picture", fail_on_the_third)
     with pytest.raises(OSError, match="disk full"):
         prepare(settings_of(), 1, tmp_path / "clean")
     assert (tmp_path / "clean" / "train.parquet").read_bytes() == before
@@ -302,6 +303,16 @@ def test_a_scale_at_which_the_picture_is_too_small_gives_no_tiles():
     tiles = list(cut_tiles(picture(0), "s", "n", (1.0, 0.5, 0.4), 32, 32))
     assert [t.image_id for t in tiles].count("s/n@0.5/x0y0") == 1
     assert len(tiles) == 5
+
+
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    scales=st.lists(st.sampled_from([1.0, 0.6, 0.5, 0.1]), max_size=3).map(tuple),
+    stride=st.integers(4, 24),
+)
+def test_as_many_tiles_are_cut_as_a_size_promises(size, scales, stride):
+    tiles = list(cut_tiles(np.zeros((*size, 3), np.float32), "s", "n", scales, 16, stride))
+    assert len(tiles) == count_tiles(size, scales, 16, stride)
 
 
 @given(count=st.integers(2, 60), share=st.floats(0, 1), seed=st.integers(0, 9))

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.cluster import spread as module
 from pipelines.cluster.code import LIBRARIES, code_here, differences
-from pipelines.cluster.spread import several_nodes, spread
+from pipelines.cluster.spread import several_nodes, spread, spread_small
 from pipelines.common.params import load_params
 
 RAY = load_params(Path(__file__).parents[3] / "params.yaml").ray
@@ -25,6 +25,13 @@ def test_results_come_in_order_and_few_are_ahead(local_ray):
         assert result == taken**2
         assert len(given) <= taken + 2 + module.AHEAD * 2  # of two CPUs
     assert given == list(range(40))
+
+
+def test_small_items_come_in_order_too(local_ray):
+    assert list(spread_small(abs, range(-100, 0))) == list(range(100, 0, -1))
+    assert list(spread_small(abs, [])) == []
+    with pytest.raises(TypeError):
+        list(spread_small(abs, ["text"]))
 
 
 def test_what_is_raised_there_is_raised_here(local_ray):

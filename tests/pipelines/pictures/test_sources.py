@@ -25,7 +25,7 @@ def test_folder_lists_every_kind_in_any_depth_sorted(tmp_path):
     pictures = list_pictures(folder_source(tmp_path), 0)
     assert [p.name for p in pictures] == sorted(wanted)
     assert {p.source for p in pictures} == {str(tmp_path)}
-    assert pictures[0].path == tmp_path / "a/b/c.jpeg"
+    assert pictures[0].path == str(tmp_path / "a/b/c.jpeg")
 
 
 def test_missing_folder_is_an_error_that_names_it(tmp_path):
@@ -80,8 +80,8 @@ def test_a_file_that_kills_its_reader_is_a_bad_picture_and_the_others_are_read(t
         monkeypatch.setattr(sources, "_files", lambda: files)
         (tmp_path / "crash.png").write_bytes(b"crash")
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / "good.png")
-        pictures = [Picture("folder", name, (1.0,), tmp_path / name) for name in ("crash.png", "good.png")]
-        usable, bad = inspect_pictures(pictures, 32, None)
+        pictures = [Picture("folder", name, (1.0,), str(tmp_path / name)) for name in ("crash.png", "good.png")]
+        usable, bad = inspect_pictures(pictures, 32, 32, map)
         assert [picture.name for picture, _ in usable] == ["good.png"]
         assert "its decoder crashed" in bad[0][1]
         assert np.array_equal(read_picture(pictures[1]), read_image(pictures[1].path))
