@@ -32,6 +32,7 @@ class TaskSelection:
     def __init__(self) -> None:
         self.index: Tensor | None = None  # (B,) task of each sample; None: backbone alone
         self.equal_runs = 0  # samples per task where the batch is tasks in order, each equally often; else 0
+        self.runs: list[int] = []  # of each task where it is tasks in order, but not equally often; else empty
         self.runs_of: Tensor | None = None  # the tasks of these runs; None: all
         self.strength = 1.0
 
@@ -82,7 +83,7 @@ class ModulatedLayer(nn.Module):
         return up, torch.stack([F.pad(down, (0, 0, 0, most - len(down))) for _, down in each])
 
     def task_weights(self) -> Tensor:
-        """W + s U V of every task, or of those of the batch's equal runs, (T, out, in)."""
+        """W + s U V of every task, or of those of the batch's runs, (T, out, in)."""
         of, weight = self.selection.runs_of, self.weight.flatten(1)
         up, down = self.stacked_factors()
         if of is not None:
@@ -103,8 +104,11 @@ class ModulatedLinear(ModulatedLayer):
         selection = self.selection
         if selection.index is None:
             return F.linear(x, self.weight, self.bias)
-        selection.rows_per_sample(selection.index, len(x))
+        rows = selection.rows_per_sample(selection.index, len(x))
         weights = self.task_weights()
+        if selection.runs:
+            parts = zip(x.split([run * rows for run in selection.runs]), weights, strict=True)
+            return torch.cat([F.linear(part, weight, self.bias) for part, weight in parts])
         if not selection.equal_runs:
             weights = weights[selection.index]
         grouped = x.reshape(len(weights), -1, x.shape[-1])  # samples of one task (or one sample) per matrix
@@ -134,9 +138,10 @@ class ModulatedConv2d(ModulatedLayer):
         batch = len(x)
         rows = self.selection.rows_per_sample(self.selection.index, batch)
         weights = self.task_weights()
-        if self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
+        runs = [run * rows for run in self.selection.runs]
+        if runs or self.selection.equal_runs:  # a call for each task: faster on channels-last memory than a grouped one
             weights = weights.view(-1, *self.weight.shape)
-            parts = zip(x.chunk(len(weights)), weights, strict=True)
+            parts = zip(x.split(runs) if runs else x.chunk(len(weights)), weights, strict=True)
             return torch.cat([F.conv2d(part, weight, self.bias, *rest, self.groups) for part, weight in parts])
         weights = weights[self.selection.index.repeat_interleave(rows)]  # (B, out, in/groups * k * k)
         weights = weights.reshape(batch * len(self.weight), *self.weight.shape[1:])
@@ -227,12 +232,12 @@ def selected(model: nn.Module, index: Tensor | None, strength: float = 1.0) -> I
         yield
         return
     selection = layers[0].selection
-    before = selection.index, selection.equal_runs, selection.runs_of, selection.strength
+    before = vars(selection).copy()
     select(selection, index, len(layers[0].ranks), strength)
     try:
         yield
     finally:
-        selection.index, selection.equal_runs, selection.runs_of, selection.strength = before
+        vars(selection).update(before)
 
 
 def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength: float = 1.0) -> None:
@@ -244,13 +249,18 @@ def select(selection: TaskSelection, index: Tensor | None, tasks: int, strength:
         and not 0 <= int(index.min()) <= int(index.max()) < tasks
     ):
         raise ValueError(f"task index: expected integers from 0 to {tasks - 1}, got {index.tolist()}")
-    selection.index, selection.equal_runs, selection.runs_of, selection.strength = index, 0, None, strength
+    selection.index, selection.equal_runs, selection.runs, selection.runs_of = index, 0, [], None
+    selection.strength = strength
     if index is None or not len(index):
         return
     present, counts = index.unique_consecutive(return_counts=True)
-    if len(present) > 1 and bool((counts == counts[0]).all() & (present.diff() > 0).all()):
-        selection.equal_runs = len(index) // len(present)
+    # One of several tasks alone goes the way of a mixed batch: compiled, that is one graph for all.
+    if (len(present) > 1 or tasks == 1) and bool((present.diff() > 0).all()):
         selection.runs_of = None if len(present) == tasks else present
+        if bool((counts == counts[0]).all()):
+            selection.equal_runs = len(index) // len(present)
+        else:
+            selection.runs = counts.tolist()
 
 
 def merge(model: Model, task: int, strength: float = 1.0) -> Model:
