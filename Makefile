@@ -73,8 +73,8 @@ ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/met
 bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
 	$(BIN)/python -m benchmarks.backbones
 
-bench-diffusion: $(INSTALLED)  ## biases by noise level beside a plain diffusion denoiser, into docs/diffusion.md (half an hour; goes on where it was stopped)
-	$(BIN)/python -m benchmarks.diffusion
+bench-diffusion: $(INSTALLED)  ## biases by noise level beside plain fine-tuning of a diffusion denoiser, into docs/diffusion.md: make bench-diffusion DATA=FOLDER (photographs; hours; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.diffusion $(DATA) $(ARGS)
 
 bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
 	$(BIN)/python -m benchmarks.restoring
