@@ -76,8 +76,8 @@ bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained 
 bench-length: $(INSTALLED)  ## a network with task biases and one without, trained for hours: STATE=FOLDER; SHARDS=FOLDER, DATA=FOLDER of real pairs
 	$(BIN)/python -m benchmarks.at_length --state $(STATE) $(if $(SHARDS),--shards $(SHARDS)) $(if $(DATA),--data $(DATA))
 
-bench-diffusion: $(INSTALLED)  ## biases by noise level beside a plain diffusion denoiser, into docs/diffusion.md (half an hour; goes on where it was stopped)
-	$(BIN)/python -m benchmarks.diffusion
+bench-diffusion: $(INSTALLED)  ## biases by noise level beside plain fine-tuning of a diffusion denoiser, into docs/diffusion.md: make bench-diffusion DATA=FOLDER (photographs; hours; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.diffusion $(DATA) $(ARGS)
 
 bench-restore: $(INSTALLED)  ## seconds and memory of a 24-megapixel picture, and whether tiles show
 	$(BIN)/python -m benchmarks.restoring

@@ -1,253 +1,185 @@
-"""`make bench-diffusion`: do biases by noise level earn their place in a diffusion denoiser?
+"""`make bench-diffusion DATA=FOLDER`: when do biases by noise level earn their place in a diffusion denoiser?
 
-Equal steps, data and backbone (a small diffusers DiT, 32 x 32 crops of data/clean); each result is kept in
-build/diffusion, so an interrupted call goes on where it was. The table goes into docs/diffusion.md, between the marks
-for that number of steps.
+A small DiT learns drawn pictures until its error is flat (docs/diffusion_curve.png). From there each row goes on for as
+many steps, on the same drawn pictures and on the photographs in FOLDER (left out where none is named), which it has
+never seen. Each result is kept in build/diffusion, so an interrupted call goes on where it was; with --kept the table
+is written of what is there. It goes into docs/diffusion.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiTTransformer2DModel
+from scipy import stats
 from torch import Tensor, nn
 
+from benchmarks import denoisers
+from benchmarks.denoisers import INTERVALS, LEAVES, PHOTOGRAPHS, RANKS, ROWS, TRIED, Unconditional
 from benchmarks.marks import write_between
 from benchmarks.modulation import report, turns
-from ipt.biases.sensitivity import choose_layers, sensitivity
 from ipt.diffusion.denoiser import modulate_denoiser
-from ipt.diffusion.denoising import denoising_step, draw_timesteps, interval_errors, sample_images
-from ipt.diffusion.noise_levels import noise_intervals, schedule_of
-from ipt.diffusion.wasserstein import sliced_wasserstein
-from ipt.training.fit import TrainingSettings, TrainingState
-from pipelines.common.files import write_json
-from pipelines.common.paths import CLEAN
-from pipelines.data.tiles import open_tiles
-from pipelines.data.tiles import read_tiles as read_rows
+from ipt.diffusion.denoising import denoising_step, draw_timesteps, interval_errors
+from ipt.training.fit import TrainingState
 
-RESULTS, REPORT = Path("build/diffusion"), Path("docs/diffusion.md")
-BEGIN = "<!-- made by `make bench-diffusion`, {steps} steps -->\n"
-SIDE, BATCH, INTERVALS, HEADS = 32, 32, 4, 4
-HELD_OUT, SAMPLES, SAMPLING_STEPS = 512, 256, 20
-KEEP = 0.9  # share of the biases' gain that the chosen layers carry
-ALL_RANK = 4
-ROWS = {
-    "all layers": f"rank {ALL_RANK} on all layers",
-    "plain": "no biases",
-    "rank 2": "on the sensitive layers",
-    "rank 4": "",
-    "rank 8": "",
-    "wider": "plain, with at least as many parameters as rank 8",
-    "wider, half rate": "at half the learning rate",
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+REPORT, CURVE = Path("docs/diffusion.md"), Path("docs/diffusion_curve.png")
+BEGIN = "<!-- made by `make bench-diffusion DATA=FOLDER` -->\n"
+TITLES = {
+    LEAVES: "Drawn pictures, as the denoiser has learnt",
+    PHOTOGRAPHS: "Photographs, which it has not",
 }
-NEEDED = ("all layers", "plain")  # what chooses the sensitive layers, and what all are compared with
-NETWORK = {
-    "attention_head_dim": 16, "num_layers": 4, "patch_size": 4, "in_channels": 3, "sample_size": SIDE,
-    "num_embeds_ada_norm": 1, "norm_num_groups": 1,
-}  # fmt: skip
-# Of 1, 2, 4, 8 and 16e-3 the best for the plain network in 200 steps (seed 100); the biases' was not searched.
-LEARNING_RATE = 8e-3
+RATE_SEED = 100  # of the trials of learning rates
+CONFIDENCE = 0.95
 
 
-def backbone(seed: int, heads: int = HEADS) -> nn.Module:
-    """A DiT of one class; `heads` of 16 channels are its width."""
-    torch.manual_seed(seed)
-    return DiTTransformer2DModel(num_attention_heads=heads, **NETWORK)
+class Bench:
+    """The rows, each measured when it is asked for and not yet kept."""
+
+    def __init__(self, photographs: Path | None) -> None:
+        self._photographs = photographs
+        self._weights: dict[str, Tensor] | None = None
+        self.regimes = [LEAVES, *([PHOTOGRAPHS] if photographs else [])]
+
+    def row(self, name: str, regime: str, seed: int) -> dict:
+        """One row's result."""
+        return denoisers.kept(
+            f"{regime}-{name}-seed{seed}",
+            lambda: denoisers.measure(
+                self._train(name, regime, seed, self._rates(name, regime)), self._tiles(regime, "val"), seed
+            ),
+        )
+
+    def _train(self, name: str, regime: str, seed: int, rates: tuple[float, float]) -> nn.Module:
+        self._weights = self._weights or denoisers.base()
+        row, images = ROWS[name], self._tiles(regime, "train")
+        first = denoisers.first_timesteps(row.cut, lambda: images, regime) if row.cut else []
+        return denoisers.train(row, self._weights, first, images, seed, rates)
+
+    def _tiles(self, regime: str, split: str) -> np.ndarray:
+        return denoisers.tiles(regime, split, self._photographs)
+
+    def _rates(self, name: str, regime: str) -> tuple[float, float]:
+        """Of the backbone and of the biases: the best of those tried, on crops of training pictures."""
+        cut = ROWS[name].cut
+        biases = "plain" if cut is None else "one LoRA" if cut == "one" else "equal intervals"
+        return self._best_rate("plain", regime), self._best_rate(biases, regime)
+
+    def _best_rate(self, name: str, regime: str) -> float:
+        def trial(rate: float) -> dict:
+            network = self._train(name, regime, RATE_SEED, (rate, rate))
+            rng = np.random.default_rng([RATE_SEED, 1])
+            clean = denoisers.crops(self._tiles(regime, "train"), denoisers.HELD_OUT, rng)
+            errors = interval_errors(network, denoisers.schedule(), denoisers.levels(), clean, RATE_SEED)
+            return {"rate": rate, "error": float(np.mean(errors))}
+
+        tried = [denoisers.kept(f"{regime}-{name}-rate{rate:g}", lambda r=rate: trial(r)) for rate in TRIED[name]]
+        return min(tried, key=lambda each: each["error"])["rate"]
 
 
-def schedule() -> DDPMScheduler:
-    """Noise of Ho et al. 2020; the network predicts the velocity (Salimans & Ho 2022)."""
-    return DDPMScheduler(1000, prediction_type="v_prediction")
+def results(regime: str, seeds: list[int]) -> dict[str, list[dict]]:
+    """The rows that are kept of every seed, in the order of the seeds."""
+    found = {}
+    for name in ROWS:
+        paths = [denoisers.path_of(f"{regime}-{name}-seed{seed}") for seed in seeds]
+        if all(path.is_file() for path in paths):
+            found[name] = [json.loads(path.read_text()) for path in paths]
+    return found
 
 
-class Unconditional(nn.Module):
-    """A DiT of one class, called without the class."""
-
-    def __init__(self, denoiser: nn.Module) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        """(B, 3, H, W) and one timestep or (B,) to the prediction, in a tuple."""
-        labels = torch.zeros(len(sample), dtype=torch.long, device=sample.device)
-        return self.denoiser(sample, timestep.expand(len(sample)), labels, return_dict=False)
-
-
-def read_tiles(split: str) -> np.ndarray:
-    """All clean tiles of a split, (N, H, W, 3) uint8."""
-    tiles = open_tiles(CLEAN / f"{split}.parquet")
-    return np.stack([row["clean"] for row in read_rows(tiles, np.arange(tiles.rows.sum()))])
+def difference(row: list[dict], other: list[dict]) -> list[str]:
+    """How far a row's errors are above another's, by noise level and of their mean, in percent of the other's mean over
+    seeds: mean ± half the 95 % confidence interval (Student's t over seeds, paired); bold where that leaves out zero.
+    """
+    mine, others = (np.array([[*each["errors"], np.mean(each["errors"])] for each in rows]) for rows in (row, other))
+    paired = 100 * (mine - others) / others.mean(0)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * paired.std(0, ddof=1) / np.sqrt(len(paired))
+    cells = []
+    for mean, width in zip(paired.mean(0), half, strict=True):
+        text = f"{mean:+.2f} ± {width:.2f}"
+        cells.append(f"**{text}**" if abs(mean) > width else text)
+    return cells
 
 
-def crops(tiles: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
-    """Random squares of random tiles, perhaps mirrored: (count, 3, SIDE, SIDE) in [0, 1]."""
-    cut = []
-    for tile in tiles[rng.integers(len(tiles), size=count)]:
-        top, left = rng.integers(0, tile.shape[0] - SIDE + 1, size=2)
-        cut.append(tile[top : top + SIDE, left : left + SIDE][:, :: int(rng.choice([1, -1]))])
-    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 255
+def table(found: dict[str, list[dict]], beside: str) -> str:
+    """Markdown: the errors of the row `beside`, and how far the others are above them."""
+    head = ["", "biases", *(f"level {level}" for level in range(INTERVALS)), "mean", "distance"]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for name, row in found.items():
+        errors = np.array([[*each["errors"], np.mean(each["errors"])] for each in row]).mean(0)
+        cells = [f"{error:.4f}" for error in errors] if name == beside else difference(row, found[beside])
+        distance = np.mean([each["distance"] for each in row])
+        added = f"{row[0]['added'] / 1e3:.0f} k" if row[0]["added"] else ""
+        lines.append(f"| {' | '.join([name, added, *cells, f'{distance:.4f}'])} |")
+    floor = np.mean([each["floor"] for each in found[beside]])
+    return "\n".join([*lines, "", f"Real against real: {floor:.4f}."])
 
 
-def batches(tiles: np.ndarray, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless clean crops, timesteps and noise: the same for all rows of a seed."""
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    table = noise_intervals(schedule_of(schedule()), INTERVALS)
-    while True:
-        clean = crops(tiles, BATCH, rng)
-        yield clean, draw_timesteps(table, BATCH, generator), torch.randn(clean.shape, generator=generator)
+def chosen_numbers(regime: str) -> str:
+    """Where the intervals lie, and the learning rates."""
+    equal = denoisers.first_timesteps("equal", lambda: None, regime)
+    fitted = json.loads(denoisers.path_of(f"{regime}-fitted-intervals").read_text())["boundaries"]
+    rates = []
+    for name, tried in TRIED.items():
+        trials = [json.loads(denoisers.path_of(f"{regime}-{name}-rate{rate:g}").read_text()) for rate in tried]
+        rates.append(f"{name} {min(trials, key=lambda each: each['error'])['rate']:g}")
+    return f"First timesteps: equal {equal}, fitted {fitted}. Learning rates: {', '.join(rates)}."
 
 
-def settings(steps: int, rate: float = LEARNING_RATE) -> TrainingSettings:
-    """The same for all rows, but for the rate where a row says so."""
-    return TrainingSettings(
-        steps=steps, learning_rate=rate, bias_learning_rate=rate, warmup_steps=steps // 10,
-        weight_decay=1e-4, clip_norm=1.0, ema_decay=0.99, task_weights=(), bf16=False,
-    )  # fmt: skip
+def write(seeds: list[int]) -> None:
+    """The tables of what is kept of all the seeds, and the curve, into docs/."""
+    parts = []
+    for regime, title in TITLES.items():
+        found = results(regime, seeds)
+        if "plain" not in found:
+            continue
+        held = {name: row for name, row in found.items() if ROWS[name].cut and not ROWS[name].free}
+        parts += [f"**{title}**, {len(seeds)} seeds; beside plain fine-tuning:", table(found, "plain")]
+        parts += [f"{title}; backbone held, beside one LoRA:", table(held, "one LoRA")] if "one LoRA" in held else []
+        parts.append(chosen_numbers(regime))
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    write_between(REPORT, BEGIN, text)
+    draw(json.loads((denoisers.RESULTS / "base" / "curve.json").read_text()))
 
 
-def build(row: str, seed: int, layers: list[str]) -> nn.Module:
-    """The untrained network of a row, with the same backbone for all rows of a seed (but the wider one)."""
-    if row == "plain":
-        return backbone(seed)
-    if row.startswith("wider"):
-        wanted, heads = size(build("rank 8", seed, layers)), HEADS
-        while size(backbone(seed, heads)) < wanted:
-            heads += 1
-        return backbone(seed, heads)
-    rank = ALL_RANK if row == "all layers" else int(row.removeprefix("rank "))
-    return modulate_denoiser(backbone(seed), schedule(), INTERVALS, rank, ["*"] if row == "all layers" else layers)
+def draw(curve: list[dict]) -> None:
+    """The held-out error of the denoiser that all rows go on from, by step."""
+    steps, errors = [each["step"] for each in curve], np.array([each["errors"] for each in curve])
+    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for level, column in enumerate(errors.T):
+        axis.plot(steps, column, label=f"noise level {level}")
+    axis.plot(steps, errors.mean(1), "k", label="mean")
+    axis.set(xlabel="step", ylabel="held-out error", yscale="log")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    figure.savefig(CURVE, dpi=100)
+    plt.close(figure)
 
 
-def size(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def train(network: nn.Module, tiles: np.ndarray, seed: int, numbers: TrainingSettings) -> nn.Module:
-    """The averaged network, called without a class."""
-    state = TrainingState(Unconditional(network.train()), numbers)
-    for clean, timesteps, noise in itertools.islice(batches(tiles, seed), numbers.steps):
-        denoising_step(state, state.model, schedule(), clean, timesteps, noise)
-    return state.ema.module.eval()
-
-
-def held_out(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Crops of two halves of the held-out tiles, which share no tile: to measure on, and for the noise floor."""
-    tiles = read_tiles("val")
-    rng = np.random.default_rng([seed, 1])
-    half = rng.permutation(len(tiles))
-    return crops(tiles[half[::2]], HELD_OUT, rng), crops(tiles[half[1::2]], HELD_OUT, rng)
-
-
-def errors(network: nn.Module, clean: Tensor) -> list[float]:
-    """Held-out error of each interval."""
-    table = noise_intervals(schedule_of(schedule()), INTERVALS)
-    return interval_errors(network, schedule(), table, clean, seed=0)
-
-
-def measure(row: str, seed: int, steps: int, layers: list[str]) -> tuple[dict, nn.Module]:
-    """Train and score one row; also the trained network."""
-    started = time.monotonic()
-    numbers = settings(steps, LEARNING_RATE / 2 if row == "wider, half rate" else LEARNING_RATE)
-    network = train(build(row, seed, layers), read_tiles("train"), seed, numbers)
-    seconds = time.monotonic() - started
-    first, second = held_out()
-    drawn = sample_images(network, DDIMScheduler.from_config(schedule().config), SAMPLES, SIDE, seed, SAMPLING_STEPS)
-    return {
-        "row": row, "seed": seed, "steps": steps, "parameters": size(network),
-        "errors": errors(network, torch.cat([first, second])), "distance": sliced_wasserstein(drawn, first[:SAMPLES]),
-        "floor": sliced_wasserstein(second[:SAMPLES], first[:SAMPLES]), "seconds": seconds,
-    }, network  # fmt: skip
-
-
-def sensitive_layers(network: nn.Module, clean: Tensor) -> tuple[list[str], dict[str, list[float]]]:
-    """Names of the layers whose biases carry most of the gain, and what each gains in each interval, dB."""
-    modulated = network.denoiser.denoiser
-    scores = sensitivity(modulated, lambda _: [-10 * math.log10(error) for error in errors(network, clean)])
-    return choose_layers(scores, KEEP), scores
-
-
-def chosen_layers(steps: int) -> Path:
-    """Where the names of the sensitive layers are kept."""
-    return RESULTS / f"layers-{steps}steps.json"
-
-
-def kept_or_measured(row: str, seed: int, steps: int) -> dict:
-    """The row's result in build/diffusion, measured now where it is not there; `all layers` chooses the layers too."""
-    path = RESULTS / f"{row.replace(',', '').replace(' ', '-')}-seed{seed}-{steps}steps.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    chosen = chosen_layers(steps)
-    layers = json.loads(chosen.read_text())["layers"] if chosen.is_file() else []
-    result, network = measure(row, seed, steps, layers)
-    if row == "all layers" and not layers:
-        rng = np.random.default_rng(2)  # training crops: the held-out ones are for the scores
-        names, scores = sensitive_layers(network, crops(read_tiles("train"), 128, rng))
-        write_json(chosen, {"layers": names, "of": len(scores), "scores": scores})
-    write_json(path, result)
-    print(f"{path}: {np.round(result['errors'], 4)}, {result['distance']:.4f}, {result['seconds']:.0f} s", flush=True)
-    return result
-
-
-def table(results: list[dict], of: dict) -> str:
-    """Markdown: mean over seeds of the error by interval, ± half the range; how often below the plain row."""
-    plain = {r["seed"]: r["errors"] for r in results if r["row"] == "plain"}
-    wide = {r["seed"]: np.mean(r["errors"]) for r in results if r["row"] == "wider"}
-    intervals = range(len(results[0]["errors"]))
-    lines = [
-        f"| | parameters | {' | '.join(f'interval {i}' for i in intervals)} | mean | below plain | not above wider "
-        "| distance |",
-        "| --- | --- | " + "--- | " * len(intervals) + "--- | --- | --- | --- |",
-    ]
-    for row in sorted({r["row"] for r in results}, key=["plain", *ROWS].index):
-        kept = [r for r in results if r["row"] == row]
-        values = np.array([r["errors"] for r in kept])
-        below = [e < p for r in kept for e, p in zip(r["errors"], plain[r["seed"]], strict=True)]
-        narrower = [np.mean(r["errors"]) <= wide[r["seed"]] for r in kept if r["seed"] in wide]
-        cells = " | ".join(spread(column) for column in values.T)
-        parts = [
-            f"{row} ({ROWS[row]})" if ROWS[row] else row,
-            f"{kept[0]['parameters'] / 1e3:.0f} k",
-            cells,
-            spread(values.mean(1)),
-            "" if row == "plain" else f"{sum(below)} of {len(below)}",
-            "" if row in ("plain", "wider") else f"{sum(narrower)} of {len(narrower)} seeds",
-            spread(np.array([r["distance"] for r in kept])),
-        ]
-        lines.append(f"| {' | '.join(parts)} |")
-    names = ", ".join(f"`{name}`" for name in of["layers"])
-    lines.append(f"\nReal against real: {results[0]['floor']:.4f}.")
-    lines.append(f"Sensitive layers, {len(of['layers'])} of {of['of']}: {names}.")
-    return "\n".join(lines) + "\n"
-
-
-def spread(values: np.ndarray) -> str:
-    """Mean and, of several, half the range."""
-    return f"{values.mean():.4f}" + (f" ± {np.ptp(values) / 2:.4f}" if len(values) > 1 else "")
-
-
-def times(count: int, layers: list[str]) -> None:
-    """Print what biases, on all layers or on `layers`, cost in a training and in a sampling step beside none."""
-    plain = backbone(0)
-    modulated, sensitive = (
-        modulate_denoiser(copy.deepcopy(plain), schedule(), INTERVALS, ALL_RANK, names) for names in (["*"], layers)
+def times(count: int) -> None:
+    """Print what biases cost in a training and in a sampling step beside none."""
+    plain, batch, side = denoisers.backbone(), denoisers.BATCH, denoisers.SIDE
+    clean = torch.rand(batch, 3, side, side)
+    even = draw_timesteps(denoisers.levels(), batch, torch.Generator().manual_seed(0))
+    mixed = even[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+    alike, fitted = (
+        modulate_denoiser(copy.deepcopy(plain), denoisers.schedule(), INTERVALS, ranks)
+        for ranks in (sum(RANKS) // INTERVALS, RANKS)
     )
-    clean = torch.rand(BATCH, 3, SIDE, SIDE)
-    even = draw_timesteps(modulated.interval_of_timestep, BATCH, torch.Generator().manual_seed(0))
-    uniform = torch.randint(1000, (BATCH,), generator=torch.Generator().manual_seed(0))
 
     def training(network: nn.Module, timesteps: Tensor) -> Callable[[], object]:
-        state, noise = TrainingState(Unconditional(network).train(), settings(1000, 0.0)), torch.randn_like(clean)
-        return lambda: denoising_step(state, state.model, schedule(), clean, timesteps, noise)
+        state = TrainingState(Unconditional(network).train(), denoisers.settings(1000, 0.0, 0.0, 0.99))
+        noise = torch.randn_like(clean)
+        return lambda: denoising_step(state, state.model, denoisers.schedule(), clean, timesteps, noise)
 
     def sampling(network: nn.Module) -> Callable[[], object]:
         network = Unconditional(copy.deepcopy(network)).eval()
@@ -255,32 +187,34 @@ def times(count: int, layers: list[str]) -> None:
 
     calls = {
         "plain": training(plain, even),
-        "all layers": training(modulated, even),
-        "all layers, unsorted timesteps": training(modulated, uniform),
-        "sensitive layers": training(sensitive, even),
+        "equal ranks": training(alike, even),
+        "equal ranks, unsorted timesteps": training(alike, mixed),
+        "fitted ranks": training(fitted, even),
     }
-    report(f"training step, {BATCH} crops, rank {ALL_RANK}", turns(calls, count))
-    report("sampling step", turns({"plain": sampling(plain), "merged, all layers": sampling(modulated)}, count))
+    report(f"training step, {batch} crops", turns(calls, count))
+    report("sampling step", turns({"plain": sampling(plain), "merged, fitted ranks": sampling(fitted)}, count))
 
 
 def main() -> None:
-    """Measure what is not yet measured and write the table."""
+    """Measure what is not yet measured and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help=f"beside {' and '.join(NEEDED)}"
-    )
-    parser.add_argument("--turns", type=int, default=30, help="to measure the time of a step in")
+    parser.add_argument("photographs", type=Path, nargs="?", help="a folder of photographs to go on with")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--kept", action="store_true", help="only write the tables, of what is kept of these seeds")
+    parser.add_argument("--times", type=int, metavar="TURNS", help="only measure the time of a step, in so many turns")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for row in ROWS if row in (*NEEDED, *given.rows)]
-    results = [kept_or_measured(row, seed, given.steps) for seed in given.seeds for row in rows]
-    chosen = json.loads(chosen_layers(given.steps).read_text())
-    written = table(results, chosen)
-    print(written)
-    times(given.turns, chosen["layers"])
-    write_between(REPORT, BEGIN.format(steps=given.steps), written)
+    if given.times:
+        times(given.times)
+        return
+    denoisers.check_numbers()
+    if not given.kept:
+        bench = Bench(given.photographs)
+        for seed in given.seeds:
+            for regime in bench.regimes:
+                for name in ROWS:
+                    bench.row(name, regime, seed)
+    write(given.seeds)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,16 @@ def test_two_callers_at_once(project: Project) -> None:
     assert ran(project.repro("--single-item", "prepare")) == set()
 
 
+PLAIN = """
+from pathlib import Path
+from pipelines.common.params import load_params
+from pipelines.denoisers.networks import new_network, new_scheduler
+from diffusers import DDIMPipeline
+settings = load_params().diffusion
+DDIMPipeline(new_network(settings), new_scheduler(settings)).save_pretrained("plain")
+"""
+
+
 def toy_diffusion(tree) -> None:
     """Params that run in seconds."""
     tree["prepare"].update(
@@ -313,7 +323,7 @@ def toy_diffusion(tree) -> None:
     tree["ingest"].update(crop=32)
     tree["diffusion"].update(
         crop=16, channels=[8, 16], steps=8, batch=16, samples=16, sampling_steps=4, log_every=2, checkpoint_every=2,
-        warmup_steps=2,
+        warmup_steps=2, start="plain", learn="biases", cut="optimal", rank=[4, 2, 1, 0], outside=0.2,
     )  # fmt: skip
     tree["ray"].update(workers=2, cpus_per_worker=1)
 
@@ -321,6 +331,7 @@ def toy_diffusion(tree) -> None:
 def test_the_optional_stage_runs_when_asked_and_goes_on_after_a_failed_registration(tmp_path):
     project = Project(tmp_path)
     project.edit(toy_diffusion)
+    project.call(sys.executable, "-c", PLAIN)
     assert "diffusion" not in project.call("dvc", "metrics", "show", "--json", check=False).stdout
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.repro", "pipelines/optional/dvc.yaml"],
@@ -335,6 +346,10 @@ def test_the_optional_stage_runs_when_asked_and_goes_on_after_a_failed_registrat
     assert "step 2/8" not in output
     for name in ("models/diffusion/unet/noise_levels.json", "plots/diffusion/samples.png", "metrics/diffusion.json"):
         assert (project.folder / name).is_file(), name
+    weights = "unet/diffusion_pytorch_model.safetensors"  # of the backbone, which does not learn
+    assert (project.folder / "models/diffusion" / weights).read_bytes() == (
+        project.folder / "plain" / weights
+    ).read_bytes()
     assert "didn't change" in project.repro("pipelines/optional/dvc.yaml")
     script = """
 import json, mlflow, pandas as pd

@@ -15,7 +15,7 @@ def singular_spectra(model: nn.Module) -> dict[str, Tensor]:
     """The singular values of U V of each task, (T, r) by layer, falling; double precision."""
     spectra = {}
     for name, layer in modulated_layers(model).items():
-        _, core, _ = orthogonal_core(layer.task_up, layer.task_down)
+        _, core, _ = orthogonal_core(*layer.stacked_factors())
         spectra[name] = torch.linalg.svdvals(core)
     return spectra
 
@@ -69,5 +69,5 @@ def bias_numbers(layers: Iterable[ModulatedLayer], rank: int) -> int:
     total = 0
     for layer in layers:
         rows, columns = layer.weight.flatten(1).shape
-        total += len(layer.task_up) * min(rank, rows, columns) * (rows + columns)
+        total += len(layer.ranks) * min(rank, rows, columns) * (rows + columns)
     return total

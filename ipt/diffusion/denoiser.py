@@ -19,7 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ipt.diffusion.noise_levels import SCHEDULE, check_scheduler, noise_intervals, prediction_type, schedule_of
+from ipt.diffusion.noise_levels import (
+    SCHEDULE,
+    boundaries,
+    check_scheduler,
+    noise_intervals,
+    prediction_type,
+    schedule_of,
+)
 from ipt.files import replace_file
 from ipt.network.modulation import merge, modulate, modulated_layers, selected
 from ipt.weights import misfits
@@ -32,12 +39,13 @@ class IntervalDenoiser(nn.Module):
 
     A batch may mix timesteps. Where no gradient is asked for, in eval mode, and all samples are in one interval, as in
     sampling, that interval's merged denoiser is called: it costs what the plain one costs. Merged denoisers are kept
-    until a weight changes. What is not found here (`config`, `dtype`, ...) is the denoiser's.
+    until a weight changes. What is not found here (`config`, `dtype`, ...) is the denoiser's. `intervals` are those of
+    `noise_intervals`.
     """
 
     interval_of_timestep: Tensor
 
-    def __init__(self, denoiser: nn.Module, scheduler: Any, intervals: int) -> None:
+    def __init__(self, denoiser: nn.Module, scheduler: Any, intervals: int | Sequence[int]) -> None:
         super().__init__()
         self._signature = inspect.signature(denoiser.forward)
         if "timestep" not in self._signature.parameters:
@@ -46,26 +54,30 @@ class IntervalDenoiser(nn.Module):
                 f"{self._signature}"
             )
         self.denoiser = denoiser
-        self.intervals = intervals
         self.prediction_type = prediction_type(scheduler)
         schedule = schedule_of(scheduler)
-        self.register_buffer("interval_of_timestep", noise_intervals(schedule, intervals), persistent=False)
+        table = noise_intervals(schedule, intervals)
+        self.register_buffer("interval_of_timestep", table, persistent=False)
+        self.intervals = int(table.max()) + 1
         self._schedule = schedule  # no buffer: half precision would change it
         self._merged: dict[int, nn.Module] = {}
         self._merged_from: list[tuple[int, int]] = []
         self._tables: list[dict[str, nn.Parameter | None]] = []
         self._held: list[Tensor] = []
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, interval: Tensor | None = None, **kwargs: Any) -> Any:
         """What the denoiser is called with, and what it gives.
 
         `timestep` is an integer, or a tensor of integers of shape (), (1,) or (B,); a ValueError says so of others, and
-        of timesteps that the schedule does not have.
+        of timesteps that the schedule does not have. In training `interval` (B,) may give a sample the weights of
+        another interval than its own.
         """
         given = self._signature.bind(*args, **kwargs).arguments
         sample = next(iter(given.values()))
         index = self.interval_of(given.get("timestep"), len(sample))
-        if not (self.training or torch.is_grad_enabled()):
+        if interval is not None:
+            index = interval
+        elif not (self.training or torch.is_grad_enabled()):
             first = int(index[0])
             if bool((index == first).all()):
                 return self.merged(first)(*args, **kwargs)
@@ -139,15 +151,21 @@ class IntervalDenoiser(nn.Module):
 
 
 def modulate_denoiser(
-    denoiser: nn.Module, scheduler: Any, intervals: int, rank: int, layers: Sequence[str] = ("*",)
+    denoiser: nn.Module,
+    scheduler: Any,
+    intervals: int | Sequence[int],
+    rank: int | Sequence[int],
+    layers: Sequence[str] = ("*",),
 ) -> IntervalDenoiser:
-    """Give `denoiser`, in place, a bias of `rank` for each interval of noise level; its output stays until trained.
+    """Give `denoiser`, in place, a bias for each interval of noise level; its output stays until trained.
 
+    `intervals` is their number, for equal lengths of log-SNR, or a list of the first timestep of each but the first
+    (`optimal_boundaries` finds one). `rank` is that of each, or a list of one for each, the cleanest first; 0 is none.
     `layers` are shell patterns on module names. `scheduler` gives the noise of each timestep and says what the denoiser
     predicts. Raises ValueError as `noise_intervals` and `modulate` do, with `denoiser` untouched.
     """
     wrapped = IntervalDenoiser(denoiser, scheduler, intervals)
-    modulate(denoiser, intervals, rank, layers)
+    modulate(denoiser, wrapped.intervals, rank, layers)
     return wrapped
 
 
@@ -156,8 +174,8 @@ def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
     folder = Path(folder)
     layers = modulated_layers(denoiser.denoiser)
     config = {
-        "intervals": denoiser.intervals,
-        "rank": max(layer.task_up.shape[-1] for layer in layers.values()),
+        "boundaries": boundaries(denoiser.interval_of_timestep),  # the first timestep of each interval but the first
+        "ranks": [max(ranks) for ranks in zip(*(layer.ranks for layer in layers.values()), strict=True)],
         "layers": list(layers),
         "prediction_type": denoiser.prediction_type,
         "backbone": fingerprint(denoiser.backbone()),
@@ -179,8 +197,13 @@ def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> In
     try:
         config = json.loads((folder / CONFIG).read_text())
         weights = load_file(folder / WEIGHTS)
-        schedule, intervals, rank = weights.pop(SCHEDULE), int(config["intervals"]), int(config["rank"])
-        layers, kind, trained_with = tuple(config["layers"]), config["prediction_type"], config["backbone"]
+        schedule, layers = weights.pop(SCHEDULE), tuple(config["layers"])
+        kind, trained_with = config["prediction_type"], config["backbone"]
+        if "boundaries" in config:
+            intervals, rank = [int(each) for each in config["boundaries"]], [int(each) for each in config["ranks"]]
+        else:  # of before: intervals of equal length in log-SNR, and one rank
+            intervals = boundaries(noise_intervals(schedule, int(config["intervals"])))
+            rank = [int(config["rank"])] * (len(intervals) + 1)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: expected an adapter, {CONFIG} and {WEIGHTS} as `save_adapter` writes them: {error!r}"
@@ -194,7 +217,7 @@ def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> In
     wrapped = modulate_denoiser(copy.deepcopy(backbone), scheduler, intervals, rank, layers)
     if problems := misfits({name: value.shape for name, value in _factors(wrapped).items()}, weights):
         raise ValueError(f"{folder}: the adapter does not fit the backbone: {problems}")
-    modulate(backbone, intervals, rank, layers)
+    modulate(backbone, wrapped.intervals, rank, layers)
     wrapped.denoiser = backbone
     with torch.no_grad():
         for name, value in _factors(wrapped).items():

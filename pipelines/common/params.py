@@ -25,6 +25,7 @@ PREVIOUS = "previous"  # the alias of the version that was champion before
 Count = Annotated[int, Field(gt=0)]
 Several = Annotated[int, Field(ge=1, le=10**6)]
 Steps = Annotated[int, Field(ge=0, le=10**9)]
+Rank = Annotated[int, Field(ge=0, le=10**6)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 MostOf = Annotated[float, Field(ge=0.01, le=1)]  # a share that must leave something
@@ -275,10 +276,16 @@ class Diffusion:
     """The optional diffusion denoiser, with biases by interval of noise level."""
 
     model: str
+    start: str
+    """scratch, or the folder of a diffusers pipeline that is gone on from."""
+    learn: Literal["all", "biases"]
     crop: Count
     channels: tuple[int, ...]
     intervals: Count
-    rank: Count
+    cut: Literal["equal", "optimal"]
+    rank: Rank | tuple[Rank, ...]
+    """Of every interval, or one for each, the cleanest first."""
+    outside: Annotated[float, Field(ge=0, le=0.9)]
     layers: tuple[str, ...]
     prediction: Literal["epsilon", "v_prediction"]
     min_snr: float | Literal["none"]
@@ -377,7 +384,22 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
     for number, pairs in enumerate(params.evaluate.real_pairs):
         if pairs.task not in params.tasks:
             yield ("evaluate", "real_pairs", number, "task"), unknown("task", pairs.task, params.tasks)
+    yield from _broken_diffusion(params.diffusion)
     alias = params.promote.alias
     if alias in (params.register.alias, PREVIOUS):
         what = f"expected another name than register.alias and '{PREVIOUS}', got '{alias}'"
         yield ("promote", "alias"), what
+
+
+def _broken_diffusion(diffusion: Diffusion) -> Iterator[tuple[Place, str]]:
+    """Those of the optional denoiser."""
+    rank, intervals = diffusion.rank, diffusion.intervals
+    if not isinstance(rank, int) and (len(rank) != intervals or not any(rank)):
+        what = f"expected one number, or one for each of {intervals} intervals and not all 0; got {list(rank)}"
+        yield ("diffusion", "rank"), what
+    if diffusion.learn == "biases" and (diffusion.start == "scratch" or rank == 0):
+        what = "expected all where diffusion.start is scratch or diffusion.rank is 0: something has to learn"
+        yield ("diffusion", "learn"), what
+    if diffusion.outside and (intervals == 1 or rank == 0):
+        what = f"expected 0 where no interval has biases beside another's, got {diffusion.outside}"
+        yield ("diffusion", "outside"), what

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ipt.diffusion.denoising import denoising_step, draw_timesteps
+from ipt.diffusion.denoising import denoising_step, draw_intervals, draw_timesteps
 from ipt.pixels import to_unit
 from pipelines.cluster.worker import WorkerSettings, start_worker
 from pipelines.common.params import Diffusion
 from pipelines.data.row_groups import RowGroups
 from pipelines.denoisers.crops import SEGMENT, read_crops
-from pipelines.denoisers.networks import denoiser_training, new_denoiser, new_scheduler
+from pipelines.denoisers.networks import Design, denoiser_training, new_denoiser, training_scheduler
 from pipelines.training.groups import mixed_seed
 from pipelines.training.stream import Schedule, worker_items
 
@@ -26,6 +26,7 @@ class DiffusionJob:
 
     worker: WorkerSettings
     settings: Diffusion
+    design: Design
     tiles: RowGroups
 
 
@@ -33,8 +34,10 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
     """What each Ray Train worker runs, with its `job`; every rank makes the same number of steps and reports."""
     job = config["job"]
     settings, seed = job.settings, job.worker.seed
-    worker = start_worker(job.worker, lambda: new_denoiser(settings), lambda device: denoiser_training(settings))
-    state, rank, scheduler = worker.state, worker.rank, new_scheduler(settings)
+    worker = start_worker(
+        job.worker, lambda: new_denoiser(settings, job.design), lambda device: denoiser_training(settings)
+    )
+    state, rank, scheduler = worker.state, worker.rank, training_scheduler(job.design)
     schedule = Schedule(settings.steps, settings.batch, settings.checkpoint_every, SEGMENT, worker.workers)
     read = functools.partial(worker.patience, read_crops, job.tiles, settings.crop, seed)
     min_snr = None if settings.min_snr == "none" else settings.min_snr
@@ -45,8 +48,12 @@ def diffusion_worker(config: dict[str, DiffusionJob]) -> None:
         generator = torch.Generator().manual_seed(mixed_seed(seed, state.step, rank))
         timesteps = draw_timesteps(table, count, generator)
         noise = torch.randn(clean.shape, generator=generator)
-        batch = (each.to(worker.device) for each in (clean, timesteps, noise))
-        recent.append(denoising_step(state, worker.network, scheduler, *batch, min_snr=min_snr).cpu())
+        interval = draw_intervals(table[timesteps], settings.intervals, settings.outside, generator)
+        order = interval.argsort(stable=True)  # in runs, which are faster; the errors are told by noise level again
+        batch = (each.to(worker.device) for each in (clean, timesteps[order], noise))
+        met = interval[order].to(worker.device)
+        errors = denoising_step(state, worker.network, scheduler, *batch, min_snr=min_snr, interval=met)
+        recent.append(errors.cpu()[order.argsort()])
         last = state.step == settings.steps
         if state.step % settings.log_every == 0 or last:
             seconds = time.perf_counter() - started

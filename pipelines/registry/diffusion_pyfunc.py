@@ -11,7 +11,7 @@ import pandas as pd
 from diffusers import DDIMScheduler, UNet2DModel
 from mlflow.pyfunc import PythonModel
 
-from ipt.diffusion.denoiser import load_denoiser
+from ipt.diffusion.denoiser import CONFIG, load_denoiser
 from ipt.diffusion.denoising import sample_images
 
 MOST_IMAGES = 1024  # of one row
@@ -28,7 +28,9 @@ class DiffusionModel(PythonModel):
         """Load the folder that was registered."""
         folder = Path(context.artifacts["checkpoint"])
         self.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-        self.denoiser = load_denoiser(UNet2DModel.from_pretrained(folder / "unet"), folder / "unet", self.scheduler)
+        self.denoiser = UNet2DModel.from_pretrained(folder / "unet")  # in eval mode
+        if (folder / "unet" / CONFIG).is_file():  # a plain denoiser has none
+            self.denoiser = load_denoiser(self.denoiser, folder / "unet", self.scheduler)
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """A row for each picture, in the order of the input."""

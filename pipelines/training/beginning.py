@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from ipt.biases.adapters import adapter_state, hold_backbone, load_adapter
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
@@ -35,7 +37,7 @@ def weights_hash(given: TaskNetwork) -> str:
     return digest.hexdigest()[:16]
 
 
-def begin(storage: Storage, run: str, network: TaskNetwork, settings: TrainingSettings) -> str:
+def begin(storage: Storage, run: str, network: nn.Module, settings: TrainingSettings) -> str:
     """Put `network` into the storage as the checkpoint before the first step of `run`; the folder there.
 
     One that is there already stays: the run is going on.

@@ -8,7 +8,7 @@ from ipt.biases.adapters import adapter_state, add_task, load_adapter
 from ipt.network.modulation import modulate, selected, task_parameters
 
 
-def network(tasks: int = 3, rank: int | None = 2) -> nn.Module:
+def network(tasks: int = 3, rank: int | tuple[int, ...] | None = 2) -> nn.Module:
     layers = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 6, 3, padding=1, groups=6))
     return modulate(layers, tasks, rank)
 
@@ -74,6 +74,25 @@ def test_training_the_new_task_alone_changes_no_bit_of_the_others(trained, x):
     assert losses[-1] < 0.9 * losses[0]
     for task in range(3):
         assert torch.equal(output(trained, task, x), before[task])
+
+
+def test_tasks_may_have_ranks_of_their_own(fill_parameters, x):
+    one, other = (fill_parameters(network(3, (4, 0, 2)), seed) for seed in range(2))
+    other.load_state_dict(
+        {name: value for name, value in one.state_dict().items() if "task_" not in name}, strict=False
+    )
+    before = output(other, 0, x)
+    state = adapter_state(one, 2)
+    assert (state["0.task_up"].shape, adapter_state(one, 1)["0.task_up"].shape) == ((6, 2), (6, 0))
+    load_adapter(other, 2, state)
+    assert torch.equal(output(other, 2, x), output(one, 2, x))
+    assert torch.equal(output(other, 0, x), before)
+    with pytest.raises(ValueError, match=r"expected shape \(6, 4\), got \(6, 2\)"):
+        load_adapter(other, 0, state)
+    assert add_task(one) == 3
+    assert adapter_state(one, 3)["0.task_down"].shape == (4, 27)
+    torch.testing.assert_close(output(one, 3, x), one(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output(one, 2, x), output(other, 2, x))
 
 
 @pytest.mark.parametrize(

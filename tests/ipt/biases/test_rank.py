@@ -29,6 +29,18 @@ def test_a_layer_with_fewer_columns_than_the_rank_keeps_its_shape(fill_parameter
     assert singular_spectra(model)["0"].shape == (2, 3)
 
 
+def test_what_a_task_lacks_of_the_largest_rank_is_zero(fill_parameters):
+    model = fill_parameters(modulate(nn.Sequential(nn.Linear(5, 7)), 3, (4, 0, 2)), 0)
+    (layer,) = modulated_layers(model).values()
+    values = singular_spectra(model)["0"]
+    assert values.shape == (3, 4)
+    for task, rank in enumerate((4, 0, 2)):
+        up, down = layer.factors(task)
+        expected = torch.linalg.svdvals((up @ down).detach().double())[:rank]
+        torch.testing.assert_close(values[task, :rank], expected, atol=1e-5, rtol=1e-5)
+        assert (values[task, rank:] < 1e-6).all()
+
+
 def test_energy_adds_up_over_layers_and_grows_with_the_rank():
     spectra = {"a": torch.tensor([[3.0, 0.0]]), "b": torch.tensor([[4.0, 5.0, 1.0]])}
     energy = energy_by_rank(spectra, ["a", "b"])

@@ -25,7 +25,7 @@ from ipt.diffusion.denoiser import (
     save_adapter,
 )
 from ipt.diffusion.denoising import sample_images
-from ipt.diffusion.noise_levels import log_snr, noise_intervals
+from ipt.diffusion.noise_levels import boundaries, log_snr, noise_intervals
 from ipt.network.modulation import modulated_layers, task_parameters
 
 INTERVALS = 4
@@ -101,6 +101,37 @@ def test_a_number_of_intervals_that_cannot_be_is_refused(count, message):
     network, _ = unet()
     with pytest.raises(ValueError, match=message):
         modulate_denoiser(network, scheduler(), count, rank=2)
+    assert not modulated_layers(network)
+
+
+def test_intervals_may_be_given_by_their_first_timesteps():
+    schedule = scheduler().alphas_cumprod
+    index = noise_intervals(schedule, [3, 500])
+    assert index.tolist() == [0] * 3 + [1] * 497 + [2] * 500
+    assert not noise_intervals(schedule, []).any()
+    assert boundaries(index) == [3, 500]
+    equal = noise_intervals(schedule, 5)
+    assert torch.equal(noise_intervals(schedule, boundaries(equal)), equal)
+
+
+@pytest.mark.parametrize("first", [[0, 5], [5, 5], [9, 5], [5, 1000], [-1]])
+def test_first_timesteps_that_do_not_rise_are_refused(first):
+    network, _ = unet()
+    with pytest.raises(ValueError, match=r"expected first timesteps that rise from 1 to 999, got \["):
+        modulate_denoiser(network, scheduler(), first, rank=2)
+    assert not modulated_layers(network)
+
+
+def test_a_schedule_that_gets_cleaner_is_refused():
+    with pytest.raises(ValueError, match="expected a schedule whose alphas_cumprod falls"):
+        noise_intervals(torch.tensor([0.9, 0.5, 0.6]), 2)
+
+
+@pytest.mark.parametrize("ranks", [(4, 2), (4, 2, 1, 0, 0), (0, 0, 0, 0)])
+def test_ranks_that_are_not_one_for_each_interval_are_refused(ranks):
+    network, _ = unet()
+    with pytest.raises(ValueError, match="expected a rank for each of 4 tasks"):
+        modulate_denoiser(network, scheduler(), INTERVALS, ranks)
     assert not modulated_layers(network)
 
 
@@ -228,6 +259,52 @@ def test_saved_beside_a_diffusers_backbone_and_loaded_in_two_lines(case, tmp_pat
         torch.testing.assert_close(type(plain).from_pretrained(tmp_path)(x, timestep=t, **conditions(4)).sample, again)
 
 
+@pytest.mark.parametrize("build", [unet, dit])
+def test_intervals_and_ranks_of_their_own_are_saved_and_merged(build, tmp_path):
+    plain, _, conditions = trained(build)
+    given = modulate_denoiser(copy.deepcopy(plain), scheduler(), [20, 200, 700], (8, 4, 2, 0)).eval()
+    with torch.no_grad():
+        for factor in task_parameters(given):
+            factor.copy_(torch.randn_like(factor) * 0.1)
+    given.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "noise_levels.json").read_text())
+    assert (config["boundaries"], config["ranks"]) == ([20, 200, 700], [8, 4, 2, 0])
+    loaded = load_denoiser(type(plain).from_pretrained(tmp_path), tmp_path, scheduler())
+    assert torch.equal(loaded.interval_of_timestep, given.interval_of_timestep)
+    x, t = torch.randn(4, 3, 16, 16), torch.tensor([19, 20, 699, 700])
+    mixed = given(x, t, **conditions(4)).sample
+    torch.testing.assert_close(loaded(x, t, **conditions(4)).sample, mixed, atol=0, rtol=0)
+    for place in range(4):
+        alone = {name: value[place : place + 1] for name, value in conditions(4).items()}
+        merged = given.merged(place)(x[place : place + 1], timestep=t[place : place + 1], **alone).sample
+        torch.testing.assert_close(merged[0], mixed[place], **close)
+    assert all(torch.equal(a, b) for a, b in zip(given.merged(3).parameters(), plain.parameters(), strict=True))
+
+
+def test_an_adapter_of_before_is_read_as_it_was(case, tmp_path):
+    plain, denoiser, conditions = case
+    denoiser.save_pretrained(tmp_path)
+    path = tmp_path / "noise_levels.json"
+    config = json.loads(path.read_text())
+    del config["boundaries"], config["ranks"]
+    path.write_text(json.dumps(config | {"intervals": INTERVALS, "rank": 2}))
+    loaded = load_denoiser(type(plain).from_pretrained(tmp_path), tmp_path, scheduler())
+    assert torch.equal(loaded.interval_of_timestep, denoiser.interval_of_timestep)
+    x, t = torch.randn(4, 3, 16, 16), timesteps_of_each_interval()
+    torch.testing.assert_close(loaded(x, t, **conditions(4)).sample, denoiser(x, t, **conditions(4)).sample)
+
+
+def test_a_sample_may_be_given_the_weights_of_another_interval(case):
+    _, denoiser, conditions = case
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 900])
+    given = denoiser(x, t, interval=torch.tensor([2, 3]), **conditions(2)).sample
+    first = {name: value[:1] for name, value in conditions(2).items()}
+    torch.testing.assert_close(denoiser.merged(2)(x[:1], timestep=t[:1], **first).sample[0], given[0], **close)
+    torch.testing.assert_close(denoiser(x, t, **conditions(2)).sample[1], given[1], **close)
+    with pytest.raises(ValueError, match="expected integers from 0 to 3"):
+        denoiser(x, t, interval=torch.tensor([0, 4]), **conditions(2))
+
+
 def test_each_interval_exports_as_a_plain_diffusers_network(case, tmp_path):
     plain, denoiser, conditions = case
     folders = export_merged(denoiser, tmp_path)
@@ -304,9 +381,15 @@ def test_a_damaged_adapter_says_so(tmp_path):
     with pytest.raises(ValueError, match="expected an adapter"):
         load_denoiser(backbone, tmp_path / "elsewhere", scheduler())
     config = json.loads((tmp_path / "noise_levels.json").read_text())
-    (tmp_path / "noise_levels.json").write_text(json.dumps(config | {"rank": 1}))
-    with pytest.raises(ValueError, match=r"does not fit the backbone: .*expected shape"):
-        load_denoiser(backbone, tmp_path, scheduler())
+    for change, message in (
+        ({"ranks": [1, 1, 1, 1]}, r"does not fit the backbone: .*expected shape"),
+        ({"ranks": [2, 2, 2]}, "expected a rank for each of 4 tasks"),
+        ({"boundaries": [9, 5, 70]}, "expected first timesteps that rise"),
+        ({"boundaries": ["some"]}, "expected an adapter"),
+    ):
+        (tmp_path / "noise_levels.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=message):
+            load_denoiser(backbone, tmp_path, scheduler())
     (tmp_path / "noise_levels.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="expected an adapter"):
         load_denoiser(backbone, tmp_path, scheduler())

@@ -5,11 +5,13 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from torch import nn
 
+from ipt.biases.adapters import hold_backbone
 from ipt.diffusion.denoiser import modulate_denoiser
 from ipt.diffusion.denoising import (
     denoising_errors,
     denoising_step,
     denoising_target,
+    draw_intervals,
     draw_timesteps,
     interval_errors,
     min_snr_weights,
@@ -104,6 +106,40 @@ def test_a_batch_holds_every_interval_equally_often_in_order():
     assert torch.equal(drawn, draw_timesteps(table, 400, torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="multiple of the 4 intervals, got 6"):
         draw_timesteps(table, 6, torch.Generator())
+
+
+def test_a_share_of_the_samples_meets_another_interval():
+    own = torch.arange(4).repeat_interleave(2000)
+    met = draw_intervals(own, 4, 0.15, torch.Generator().manual_seed(0))
+    moved = met != own
+    assert moved.float().mean() == pytest.approx(0.15, abs=0.02)
+    counts = torch.stack([torch.bincount(met[moved & (own == interval)], minlength=4) for interval in range(4)])
+    assert not counts.diagonal().any()
+    assert counts[~torch.eye(4, dtype=torch.bool)].min() > 60  # of 100 in the mean
+    assert torch.equal(draw_intervals(own, 4, 0.0, torch.Generator()), own)
+
+
+@pytest.mark.parametrize(("intervals", "outside"), [(4, 1.0), (4, -0.1), (1, 0.1)])
+def test_a_share_that_cannot_be_is_refused(intervals, outside):
+    with pytest.raises(ValueError, match=f"outside: expected a share .* got {outside} of {intervals}"):
+        draw_intervals(torch.zeros(4, dtype=torch.long), intervals, outside, torch.Generator())
+
+
+def test_a_held_backbone_stays_to_the_bit_while_the_biases_learn(state):
+    state, steps = state
+    hold_backbone(state.model)
+    state = TrainingState(state.model, state.settings)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    clean, t, noise = torch.rand(4, 3, 16, 16), torch.tensor([3, 100, 500, 900]), torch.randn(4, 3, 16, 16)
+    for _ in range(2):
+        denoising_step(state, state.model, steps, clean, t, noise, interval=torch.tensor([0, 1, 1, 3]))
+    for name, value in state.model.state_dict().items():
+        if not name.endswith(("task_up", "task_down")):
+            assert torch.equal(value, before[name]), name
+            assert torch.equal(state.ema.module.state_dict()[name], before[name]), name
+    for layer in modulated_layers(state.model).values():
+        assert not layer.task_up[2].any()  # no sample met it
+        assert layer.task_up[1].any()
 
 
 @pytest.mark.parametrize("min_snr", [None, 5.0])

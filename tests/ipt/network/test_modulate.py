@@ -1,5 +1,7 @@
 """Which layers `modulate` gives task biases, and what it refuses."""
 
+import re
+
 import pytest
 from torch import nn
 
@@ -25,6 +27,15 @@ def test_only_layers_that_match_a_pattern_are_modulated():
 def test_a_rank_or_number_of_tasks_below_1_is_refused(tasks, rank):
     with pytest.raises(ValueError, match=f"rank and number of tasks of 1 or more, got rank {rank}, {tasks} tasks"):
         modulate(nn.Sequential(nn.Linear(2, 2)), tasks, rank)
+
+
+@pytest.mark.parametrize("ranks", [(4, 2), (4, 2, 1, 1), (0, 0, 0), (4, -1, 2), (4, 1.5, 2), ()])
+def test_ranks_that_are_not_one_for_each_task_are_refused(ranks):
+    network = nn.Sequential(nn.Linear(2, 2))
+    message = rf"expected a rank for each of 3 tasks, .* not all 0, got {re.escape(str(list(ranks)))}"
+    with pytest.raises(ValueError, match=message):
+        modulate(network, 3, ranks)
+    assert modulated_layers(network) == {}
 
 
 def test_a_pattern_that_matches_no_layer_is_refused():

@@ -175,6 +175,71 @@ def test_factors_have_the_stated_shapes_and_rank_fits_the_layer(layer):
         assert modulated.task_down.shape == (TASKS, rank, columns)
 
 
+RANKS = (4, 0, 2)
+
+
+@pytest.fixture
+def ranked(fill_parameters):
+    """A one-layer network whose tasks have ranks of their own, with trained factors; and its plain counterpart."""
+
+    def make(layer: str):
+        plain = nn.Sequential(LAYERS[layer][0]())
+        network = fill_parameters(modulate(copy.deepcopy(plain), TASKS, RANKS), 0, scale=0.5)
+        plain.load_state_dict({name: network.state_dict()[name] for name in plain.state_dict()})
+        return network, plain
+
+    return make
+
+
+@any_layer
+@any_order
+def test_with_a_rank_for_each_task_rows_are_alone_what_they_are_together(ranked, layer, order):
+    network, plain = ranked(layer)
+    (modulated,) = modulated_layers(network).values()
+    x = torch.randn(len(order), *LAYERS[layer][1])
+    together = apply(network, x, order, 0.7)
+    for row, task in enumerate(order):
+        up, down = modulated.factors(task)
+        expected = copy.deepcopy(plain)
+        expected[0].weight.data += 0.7 * (up @ down).detach().view_as(plain[0].weight)
+        torch.testing.assert_close(together[row], expected(x[row : row + 1])[0], **close)
+        torch.testing.assert_close(merge(network, task, 0.7)(x[row : row + 1])[0], together[row], **close)
+
+
+@any_layer
+def test_a_task_has_as_many_numbers_as_its_rank(ranked, layer):
+    network, plain = ranked(layer)
+    (modulated,) = modulated_layers(network).values()
+    rows, columns = plain[0].weight.flatten(1).shape
+    ranks = [min(rank, rows, columns) for rank in RANKS]
+    assert modulated.ranks == tuple(ranks)
+    for task, rank in enumerate(ranks):
+        up, down = modulated.factors(task)
+        assert (up.shape, down.shape) == ((rows, rank), (rank, columns))
+    assert sum(p.numel() for p in task_parameters(network)) == sum(ranks) * (rows + columns)
+    assert torch.equal(merge(network, 1)[0].weight, plain[0].weight)  # rank 0: the backbone to the bit
+
+
+@any_layer
+def test_with_a_rank_for_each_task_all_factors_have_a_gradient_in_every_batch(ranked, layer):
+    """DistributedDataParallel waits for each parameter, whatever tasks a batch has."""
+    network, _ = ranked(layer)
+    (modulated,) = modulated_layers(network).values()
+    apply(network, torch.randn(2, *LAYERS[layer][1]), (2, 2)).square().sum().backward()
+    first = modulated.ranks[0]
+    assert not modulated.task_up.grad[:, :first].any()
+    assert modulated.task_up.grad[:, first:].any()
+    assert modulated.task_down.grad[first:].any()
+    assert modulated.weight.grad.any()
+
+
+def test_equal_ranks_are_kept_as_one_rank_is():
+    layer = LAYERS["3x3"][0]
+    one, each = (modulate(nn.Sequential(layer()), TASKS, rank) for rank in (2, (2, 2, 2)))
+    assert {n: v.shape for n, v in one.state_dict().items()} == {n: v.shape for n, v in each.state_dict().items()}
+    each.load_state_dict(one.state_dict())
+
+
 def copies(network):
     buffer = io.BytesIO()
     torch.save(network, buffer)

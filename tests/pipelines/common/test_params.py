@@ -310,6 +310,33 @@ def test_what_cannot_learn_is_told(load, begin_with, learn, where, what):
     assert (told[0], told[1].startswith(what)) == (where, True), told
 
 
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ({"rank": [8, 4]}, "rank", "expected one number, or one for each of 4 intervals and not all 0; got [8, 4]"),
+        ({"rank": [0, 0, 0, 0]}, "rank", "expected one number, or one for each of 4 intervals and not all 0; got [0"),
+        ({"rank": [8, 4, -1, 0]}, "rank", "expected a whole number from 0 to 1000000, or a list of whole numbers"),
+        ({"learn": "biases"}, "learn", "expected all where diffusion.start is scratch or diffusion.rank is 0"),
+        ({"learn": "biases", "start": "x", "rank": 0}, "learn", "expected all where diffusion.start is scratch or"),
+        ({"outside": 1.0}, "outside", "expected a number from 0 to 0.9, got 1.0"),
+        ({"outside": 0.1, "intervals": 1}, "outside", "expected 0 where no interval has biases beside another's"),
+        ({"cut": "best"}, "cut", "expected one of equal, optimal; got 'best'"),
+        ({"intervals": 0}, "intervals", "expected a whole number above 0, got 0"),
+    ],
+)
+def test_a_denoiser_that_cannot_be_is_told(load, changes, where, what):
+    content = tree()
+    content["diffusion"].update(changes)
+    told = where_and_what(load, content)
+    assert (told[0], told[1].startswith(what)) == (f".diffusion.{where}", True), told
+
+
+def test_a_rank_for_each_interval_is_taken(load):
+    content = changed("diffusion.rank", [16, 8, 4, 0])
+    content["diffusion"].update(start="plain", learn="biases", cut="optimal", outside=0.15)
+    assert load(content).diffusion.rank == (16, 8, 4, 0)
+
+
 @pytest.mark.parametrize("learn", ["all", "biases", ["derain", "desnow"]])
 def test_what_can_learn_is_taken(load, learn):
     content = changed("train.begin_with", "instruct-ipt")
