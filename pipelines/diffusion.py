@@ -68,8 +68,8 @@ REQUIREMENTS = ("diffusers", "mlflow", "numpy", "opencv-python-headless", "panda
 def plan(params: Params, clean: Path) -> tuple[Design, UNet2DModel | None]:
     """How the denoiser is built, and the plain network that it goes on from, if params name one.
 
-    `clean` is the split of training tiles, as `open_tiles` has it. Raises ValueError for a start that cannot be gone on from, and for more
-    intervals than there are timesteps.
+    `clean` is the split of training tiles, as `open_tiles` has it. Raises ValueError for a start that cannot be gone on
+    from, and for more intervals than there are timesteps.
     """
     settings = params.diffusion
     if settings.start == "scratch":
