@@ -59,7 +59,7 @@ class Samples:
         return cls(
             open_mix(shards, params.tasks, "train", params.seed, places),
             [
-                spread_rows(shards / task / "train", params.analyze.tiles, places and places[task])
+                spread_rows(shards / task / "train", params.analyze.tiles, places[task] if places else None)
                 for task in params.tasks
             ],
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -75,10 +74,14 @@ def _batch(told: bytes) -> Iterator[bytes]:
 
 def cache_folder() -> Path:
     """Where DVC's cache has its files, by MD5."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"dvc cache dir: {done.stderr.strip()}")
-    return Path(done.stdout.strip()) / "files/md5"
+    from dvc.exceptions import DvcException  # here: it takes a second, and stages have no need of it
+    from dvc.repo import Repo
+
+    try:
+        with Repo(".") as repo:
+            return Path(repo.cache.local.path)
+    except DvcException as error:
+        raise RuntimeError(f"DVC's cache cannot be found: {error}") from error
 
 
 def cached_file(cache: Path, folder_hash: str, name: str) -> bytes | None:

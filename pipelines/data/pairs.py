@@ -16,7 +16,7 @@ Pairs = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # task -> (degraded, cle
 
 def load_validation(shards: Path, tasks: Iterable[str], count: int, places: Mapping[str, str] | None = None) -> Pairs:
     """`count` held-out pairs of each task, as `load_pairs` gives them; `places` says where its folder is read."""
-    return {task: load_pairs(shards / task / "val", count, places and places[task]) for task in tasks}
+    return {task: load_pairs(shards / task / "val", count, places[task] if places else None) for task in tasks}
 
 
 def spread_rows(folder: Path, count: int, place: str | None = None) -> list[tuple[RowGroup, int]]:

@@ -58,7 +58,8 @@ def read_group(group: RowGroup) -> tuple[np.ndarray, np.ndarray]:
         return images_of(table, "degraded"), images_of(table, "clean")
 
     where = f"{group.path} row group {group.number}"
-    return read_whole(group.folder, read, functools.partial(damaged, where, data=group.seal and group.seal.folder))
+    data = group.seal.folder if group.seal else None
+    return read_whole(group.folder, read, functools.partial(damaged, where, data=data))
 
 
 def by_group(places: Sequence[tuple[RowGroup, int]]) -> dict[RowGroup, list[int]]:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from pipelines.cluster.garbage import registered
@@ -29,7 +30,7 @@ def begin(folder: Path) -> None:
     folder.mkdir()
     os.chdir(folder)
     git("init", "-qb", "main")
-    subprocess.run(["dvc", "init", "-q"], check=True)
+    Repo.init().close()
 
 
 def make(storage: Storage, *letters: str) -> list[str]:
@@ -125,16 +126,17 @@ def test_a_clone_that_has_used_nothing_yet_keeps_what_its_branches_name(storage,
     commit()
     subprocess.run(["git", "clone", "-q", str(tmp_path / "one"), str(tmp_path / "two")], check=True)
     os.chdir(tmp_path / "two")
-    subprocess.run(["dvc", "init", "-qf"], check=True)
+    Repo.init(force=True).close()
     (one,) = registered(storage)
     collect(storage, 0, False, True, one)  # the first one is gone, and its branch is here
     assert left(storage) == {*ours}
     storage.remove("checkouts")
     with pytest.raises(StorageError, match=r"another data/shards/derain \(\w+\), and neither .* `dvc fetch --all-bran"):
         collect(storage, 0, False, True, None)
-    subprocess.run(["dvc", "cache", "dir", "--local", str(tmp_path / "one/.dvc/cache")], check=True)
+    Path(".dvc/config.local").write_text(f"[cache]\ndir = {tmp_path}/one/.dvc/cache\n")
     os.chdir(tmp_path / "one")
-    subprocess.run(["dvc", "add", "-q", str(DERAIN)], check=True)  # as `dvc repro` does
+    with Repo(".") as repo:
+        repo.add(str(DERAIN))  # as `dvc repro` puts it into the cache
     os.chdir(tmp_path / "two")
     collect(storage, 0, False, True, None)
     assert left(storage) == {*ours}

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.common.manifest import DataFile, ManifestError, read_manifest, write_manifest
@@ -122,8 +123,9 @@ def change(path, kind: str, other) -> None:
         content[-30] ^= 1  # in the footer
         path.write_bytes(content)
     elif kind == "a flipped bit":
+        column = pq.read_metadata(path).row_group(0).column(3)
         content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1  # in a page
+        content[column.data_page_offset + column.total_compressed_size * 3 // 4] ^= 1  # in a page of images
         path.write_bytes(content)
 
 
