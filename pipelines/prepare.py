@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 COUNTS = METRICS / "prepare.json"
 
-Splits = dict[str, list[Picture]]  # by name, in the order in which they are cut
+Splits = dict[str, list[Picture]]  # by name
 WriteTiles = Callable[[Path, Splits], dict[str, Counts]]  # into a folder; the counts by split
 
 

@@ -17,7 +17,7 @@ from pipelines.common import processes as pool_module
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Prepare, Source
 from pipelines.common.processes import ordered_map, processes
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
-from pipelines.pictures import cutting, mixing
+from pipelines.pictures import cutting, duplicates, mixing
 from pipelines.pictures.dead_leaves import draw_dead_leaves
 from pipelines.pictures.duplicates import Seen, perceptual_hash
 from pipelines.pictures.selection import split_pictures
@@ -341,6 +341,23 @@ def test_the_index_finds_what_comparing_all_pairs_finds(codes, flips, bits):
         assert seen.add(code) == new
         if new:
             kept.append(code)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 10])
+def test_the_index_finds_the_same_among_many_that_share_a_chunk(bits):
+    rng = np.random.default_rng(bits)
+    codes = [int(code) << 32 for code in rng.integers(0, 2**32, 300)]
+    for code in codes[:]:
+        flipped = rng.choice(64, rng.integers(0, bits + 4), replace=False)
+        codes.append(code ^ sum(1 << int(bit) for bit in flipped))
+    seen, kept = Seen(bits), []
+    for code in codes:
+        new = all((code ^ other).bit_count() > bits for other in kept)
+        assert seen.add(code) == new
+        if new:
+            kept.append(code)
+    assert max(len(bucket) for table in seen._tables for bucket in table.values()) > duplicates._LONG
+    assert 30 < len(kept) < len(codes) - 100
 
 
 @pytest.mark.parametrize("bits", [-1, 64])
