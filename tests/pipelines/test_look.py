@@ -1,5 +1,6 @@
 """Looking at rows: the picture holds their images, the lines say what they are, and other files are refused."""
 
+import dataclasses
 import json
 import sys
 
@@ -9,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cluster.storage import Storage
+from pipelines.common.manifest import write_manifest
+from pipelines.common.params import load_params
 from pipelines.data.metrics import psnr
-from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, row_schema, rows_of, write_rows
+from pipelines.data.rows import CLEAN_COLUMNS, SHARD_COLUMNS, describe, row_schema, rows_of, write_rows
 from pipelines.look import GAP, NARROWEST, caption, contact_sheet, main, spread
 
 DRAWN = {"Rain": {"angle": 3.51234, "drops": [1, 2], "kind": "x"}, "Haze": None, "Noise": {"sigma": 5.0}}
@@ -45,6 +49,18 @@ def test_rows_are_spread_evenly_over_the_file(shard, shards):
     assert spread(shard, 1)[0] == [0]
     of_another = shards / "derain" / "val" / "00000.parquet"
     assert [row["seed"] for row in spread(of_another, 99)[1]] == pq.read_table(of_another)["seed"].to_pylist()
+
+
+def test_a_file_that_a_manifest_names_is_looked_for_in_the_storage(shard, tmp_path, monkeypatch):
+    file = describe("train/00000.parquet", shard.read_bytes())
+    Storage(str(tmp_path / "shared")).keep(file.address, shard.read_bytes())
+    write_manifest(tmp_path, [file])
+    real = load_params()
+    there = dataclasses.replace(real, ray=dataclasses.replace(real.ray, storage=str(tmp_path / "shared")))
+    monkeypatch.setattr("pipelines.look.load_params", lambda: there)
+    assert spread(tmp_path / "train/00000.parquet", 3)[0] == [0, 4, 8]
+    with pytest.raises(FileNotFoundError, match=r"00001\.parquet: expected a file of data/shards or data/clean"):
+        spread(tmp_path / "train/00001.parquet", 3)
 
 
 def test_the_caption_says_what_was_drawn():
