@@ -145,10 +145,21 @@ def write(seeds: list[int]) -> None:
         parts += [f"**{title}**, {len(seeds)} seeds; beside plain fine-tuning:", table(found, "plain")]
         parts += [f"{title}; backbone held, beside one LoRA:", table(held, "one LoRA")] if "one LoRA" in held else []
         parts.append(chosen_numbers(regime))
-    text = "\n\n".join(parts) + "\n"
+    curve = json.loads((denoisers.RESULTS / "base" / "curve.json").read_text())
+    text = "\n\n".join([flatness(curve), *parts]) + "\n"
     print(text)
+    draw(curve)
     write_between(REPORT, BEGIN, text)
-    draw(json.loads((denoisers.RESULTS / "base" / "curve.json").read_text()))
+
+
+def flatness(curve: list[dict]) -> str:
+    """What the last tenth of the steps changed in the denoiser that all rows go on from, and its curve."""
+    before, last = curve[-1 - max(len(curve) // 10, 1)], curve[-1]
+    change = 100 * (np.mean(last["errors"]) / np.mean(before["errors"]) - 1)
+    return (
+        f"![held-out error by step]({CURVE.name})\n\nThe start: from step {before['step']:,} to {last['step']:,} its "
+        f"mean held-out error changed by {change:+.2f} %."
+    )
 
 
 def draw(curve: list[dict]) -> None:

@@ -135,6 +135,7 @@ def test_every_row_is_measured_once_in_both_regimes_and_told(few, monkeypatch):
     assert "old" not in text
     assert text.count("| fitted intervals and ranks, 15% |") == 4
     assert text.count("First timesteps: equal [") == 2
+    assert "from step 1 to 2 its mean held-out error changed by" in text
     assert curve.is_file()
     assert list(results("leaves", [0, 1, 2])) == []
 

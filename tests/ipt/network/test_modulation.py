@@ -175,6 +175,13 @@ def test_factors_have_the_stated_shapes_and_rank_fits_the_layer(layer):
         assert modulated.task_down.shape == (TASKS, rank, columns)
 
 
+@any_layer
+def test_a_network_of_one_task_is_its_merged_one(layer, fill_parameters):
+    network = fill_parameters(modulate(nn.Sequential(LAYERS[layer][0]()), 1, 2), 0, scale=0.5)
+    x = torch.randn(3, *LAYERS[layer][1])
+    torch.testing.assert_close(apply(network, x, (0, 0, 0)), merge(network, 0)(x), **close)
+
+
 RANKS = (4, 0, 2)
 
 
