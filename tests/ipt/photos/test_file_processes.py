@@ -177,6 +177,16 @@ def test_an_answer_that_cannot_be_is_not_believed(hostile, what):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what a process has")
+def test_a_file_that_crashes_a_library_costs_one_error(tmp_path):
+    pytest.importorskip("pi_heif")
+    good = tmp_path / "good.png"
+    good.write_bytes(FILES["png"])
+    with FileProcesses(1) as files:
+        with pytest.raises(ImageError):  # found by fuzzing; in the process that asks, it would be a SIGSEGV
+            files.read_photo(ROOT / "tests/fixtures/crashes_pi_heif_1.4.0.heic")
+        same(files.read_photo(good), read_photo(good))
+
+
 def test_what_files_leave_in_memory_is_not_missing_to_the_next_ones(hostile):
     """200 MB of each, where a process may have 300."""
     for _ in range(6):
