@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.local_cluster import LocalCluster
 from pipelines.cluster.connection import connected
-from pipelines.cluster.storage import Patience, Storage
+from pipelines.cluster.storage import Patience, Storage, say
 from pipelines.common.params import Builtin, Folder, Source, load_params
 from pipelines.common.processes import usable_cores
 from pipelines.pictures.sources import list_pictures, read_picture
@@ -62,7 +62,7 @@ def measure(way: str, folder: Path, turns: int) -> dict:
     storage = Storage(str(folder / "shared"))
     with connected():
         start = time.perf_counter() - began
-        reports = [time_it(prepare_on_nodes, storage, Patience(storage.place, 0, print)) for _ in range(turns)]
+        reports = [time_it(prepare_on_nodes, storage, Patience(storage.place, 0, say)) for _ in range(turns)]
     return {"seconds": seconds, "start": start, "tiles": reports[0]["tiles"]}
 
 

@@ -209,7 +209,7 @@ def _summary(report: dict[str, Any]) -> str:
 def main() -> None:
     """Run the stage with params.yaml."""
     # Here, because every worker process imports this module: params imports all degradations, and Ray takes seconds.
-    from pipelines.cluster.storage import Patience, Storage
+    from pipelines.cluster.storage import Patience, Storage, say
     from pipelines.common.params import load_params
 
     params = load_params()
@@ -217,7 +217,7 @@ def main() -> None:
     if storage.only_shared:
         from pipelines.cluster.connection import connected
 
-        patience = Patience(storage.place, params.ray.storage_patience, print)
+        patience = Patience(storage.place, params.ray.storage_patience, say)
         with connected():
             report = prepare_on_nodes(params.prepare, params.seed, CLEAN, storage, patience)
     else:

@@ -193,6 +193,11 @@ class Patience:
                 time.sleep(PAUSE)
 
 
+def say(text: str) -> None:
+    """Tell of a storage that is away, on any node: `print` cannot travel to one, Ray has put another in its place."""
+    print(text, flush=True)
+
+
 def content_hash(folder: Path) -> str:
     """A hash of names and content of all files below `folder`."""
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.cluster import spread
-from pipelines.cluster.storage import Patience, Storage
+from pipelines.cluster.storage import Patience, Storage, say
 from pipelines.common.manifest import read_manifest
 from pipelines.common.params import DeadLeaves, Folder, Prepare, Source
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
@@ -59,7 +59,7 @@ def addresses(folder, split):
 
 def on_the_cluster(settings, target, place, seed=0):
     storage = Storage(str(place))
-    return prepare_on_nodes(settings, seed, target, storage, Patience(storage.place, 0, print))
+    return prepare_on_nodes(settings, seed, target, storage, Patience(storage.place, 0, say))
 
 
 @pytest.fixture
