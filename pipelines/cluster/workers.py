@@ -16,6 +16,7 @@ from pipelines.cluster.progress import Progress
 from pipelines.cluster.storage import Storage
 from pipelines.cluster.worker import WorkerSettings
 from pipelines.common.params import Params, Ray
+from pipelines.common.stage import reason
 
 REQUEST = "request.json"  # in the run's folder: under which name its driver asks the autoscaler for workers
 FORMAT_FILE, FORMAT = "format.json", 2  # in the run's folder: which code can go on with it
@@ -135,5 +136,4 @@ class _Notes(ray.train.UserCallback):
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
-            words = str(error).strip().splitlines()
-            self._queue.put({"tell": f"worker {rank} failed: {words[-1] if words else type(error).__name__}"})
+            self._queue.put({"tell": f"worker {rank} failed: {reason(error).strip().splitlines()[-1]}"})

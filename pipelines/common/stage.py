@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ CANNOT_GO_ON = (
     RuntimeError,
     OSError,
 )  # what our own code raises, disk full and missing files included
+_OURS = re.compile(r"^(?:pipelines|ipt|degradations)\.[\w.]+: (.+)$", re.MULTILINE)  # the end of a traceback of ours
 
 
 def run(main: Callable[[], None], description: str | None = None) -> None:
@@ -25,8 +27,11 @@ def run(main: Callable[[], None], description: str | None = None) -> None:
         argparse.ArgumentParser(prog=command(), description=description, formatter_class=raw).parse_args()
     try:
         main()
-    except CANNOT_GO_ON as error:
-        print(f"error: {reason(error)}", file=sys.stderr)
+    except Exception as error:
+        words = _told(error)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -38,10 +43,23 @@ def command() -> str:
 
 def reason(error: BaseException) -> str:
     """The first cause in words: Ray wraps what went wrong in a worker into exceptions of its own."""
+    first = _causes(error)[-1]
+    return _told(error) or f"{type(first).__name__}: {first}"
+
+
+def _told(error: BaseException) -> str | None:
+    """What our own code said where it could not go on; None for a mistake in the code."""
+    causes = _causes(error)
+    if isinstance(causes[-1], CANNOT_GO_ON):
+        return str(causes[-1]) or type(causes[-1]).__name__
+    ours = (_OURS.search(str(each)) for each in causes)  # where Ray Data passes it on as text alone
+    return next((found[1] for found in ours if found), None)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An exception, and what is inside of it as far as Ray keeps that."""
     failures = getattr(error, "worker_failures", None)  # ray.train: by rank
     if failures:
-        return reason(next(iter(failures.values())))
+        return [error, *_causes(next(iter(failures.values())))]
     cause = getattr(error, "cause", None) or (error.__cause__ if type(error).__module__.startswith("ray") else None)
-    if isinstance(cause, BaseException) and cause is not error:
-        return reason(cause)
-    return f"{error}" if isinstance(error, CANNOT_GO_ON) and str(error) else f"{type(error).__name__}: {error}"
+    return [error, *_causes(cause)] if isinstance(cause, BaseException) and cause is not error else [error]

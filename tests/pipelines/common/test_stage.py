@@ -52,6 +52,31 @@ def test_the_cause_inside_of_rays_exceptions_is_what_is_told():
     assert reason(TrainingFailedError({0: RayError(ValueError("worker 0"))})) == "worker 0"
 
 
+def test_what_ray_passes_on_as_text_is_told_too(capsys):
+    text = (
+        "Traceback (most recent call last):\n  File\npipelines.data.shards.ShardError: a: damaged; remake it\n\nThe ..."
+    )
+
+    class UserCodeError(Exception):
+        cause = Exception("UDF failed to process a data block.")
+
+        def __str__(self) -> str:
+            return text
+
+    class WorkerGroupError(Exception):
+        worker_failures = {0: UserCodeError()}  # noqa: RUF012
+
+    def main() -> None:
+        raise WorkerGroupError("training failed")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err == "error: a: damaged; remake it\n"
+    text = text.replace("pipelines.data.shards.ShardError", "KeyError")  # a mistake in the code
+    with pytest.raises(WorkerGroupError):
+        run(main)
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--steps", "3"], 2), (["derain"], 2)])
 def test_a_command_without_arguments_explains_itself_and_refuses_them(monkeypatch, capsys, arguments, status):
     monkeypatch.setattr(sys, "argv", ["x", *arguments])
