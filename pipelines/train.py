@@ -172,7 +172,7 @@ def samples_at_once(params: Params) -> int | None:
         return None
     if most < fewest:
         raise ParamsError(
-            f"params.yaml.ray.samples_at_once: expected all, or a number from {fewest} tasks on, got {most}"
+            f"params.yaml.ray.samples_at_once: expected all, or {fewest} or more, one for each task, got {most}"
         )
     return most
 
