@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -132,18 +132,23 @@ def train_single(task: int, given: Setting) -> nn.Module:
     return fit_all(given.backbone(), alone.batches(), settings)
 
 
-@torch.inference_mode()
 def held_out_psnr(module: nn.Module, params: Params) -> dict[str, float]:
     """Mean PSNR by task, 8-bit rounded."""
-    scores = {}
-    for number, task in enumerate(params.tasks):
-        values = []
-        for degraded, clean in load_pairs(SHARDS / task / "val", params.evaluate.tiles):
-            image = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous()
-            restored = module(image, torch.tensor([number]))[0].permute(1, 2, 0).numpy()
-            values.append(psnr(restored, clean))
-        scores[task] = float(np.mean(values))
-    return scores
+    return {
+        task: mean_psnr(module, number, load_pairs(SHARDS / task / "val", params.evaluate.tiles))
+        for number, task in enumerate(params.tasks)
+    }
+
+
+@torch.inference_mode()
+def mean_psnr(module: nn.Module, task: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Of what a module that is called with images and tasks makes of the degraded ones of (degraded, clean) pairs."""
+    values = []
+    for degraded, clean in pairs:
+        image = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous()
+        restored = module(image, torch.tensor([task]))[0].permute(1, 2, 0).numpy()
+        values.append(psnr(restored, clean))
+    return float(np.mean(values))
 
 
 def kept_or_measured(path: Path, given: dict, call: Callable[[], dict]) -> dict:

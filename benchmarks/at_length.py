@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.ablation import mean_psnr
 from benchmarks.marks import write_between
-from benchmarks.peers import every_kth
+from benchmarks.peers import some_real_pairs
 from ipt.biases.sensitivity import ByTask
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate
@@ -31,7 +32,6 @@ from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import Params, load_params
 from pipelines.data.metrics import psnr
 from pipelines.data.pairs import load_pairs
-from pipelines.scoring.real_pairs import present
 from pipelines.training.batches import group_batches
 from pipelines.training.choice import model_config, read_choice, training_settings
 from pipelines.training.groups import open_mix
@@ -93,23 +93,14 @@ def measure(module: nn.Module, params: Params, job: Job) -> dict[str, list[float
     sets: dict[str, tuple[str, Pairs]] = {
         f"{task}, tiles": (task, load_pairs(job.shards / task / "val", params.evaluate.tiles)) for task in tasks
     }
-    there = (
-        dataclasses.replace(pairs, path=str(job.data / Path(pairs.path).name)) for pairs in params.evaluate.real_pairs
-    )
-    for pairs in present(there, "at length"):
-        sets[pairs.name] = pairs.task, every_kth(pairs, params.seed, MOST)
-    return {name: mean_psnr(module, tasks.index(task), images) for name, (task, images) in sets.items()}
+    for pairs, some in some_real_pairs(params, job.data, MOST, "at length"):
+        sets[pairs.name] = pairs.task, some
+    return {name: before_and_after(module, tasks.index(task), images) for name, (task, images) in sets.items()}
 
 
-@torch.inference_mode()
-def mean_psnr(module: nn.Module, task: int, pairs: Pairs) -> list[float]:
-    """Of the degraded images and of what `module` makes of them."""
-    values = []
-    for degraded, clean in pairs:
-        image = torch.from_numpy(degraded).permute(2, 0, 1)[None].contiguous()
-        restored = module(image, torch.tensor([task]))[0].permute(1, 2, 0).numpy()
-        values.append((psnr(degraded, clean), psnr(restored, clean)))
-    return np.mean(values, axis=0).tolist()
+def before_and_after(module: nn.Module, task: int, pairs: Pairs) -> list[float]:
+    """Mean PSNR (dB) of the degraded images and of what `module` makes of them."""
+    return [float(np.mean([psnr(degraded, clean) for degraded, clean in pairs])), mean_psnr(module, task, pairs)]
 
 
 def table(results: list[dict], samples: int) -> str:

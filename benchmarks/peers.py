@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,7 +27,7 @@ from benchmarks.peer_methods import Method, Restore, methods
 from ipt import RELEASED
 from ipt.model import InstructIPT
 from pipelines.common.files import write_json
-from pipelines.common.params import RealPairs, load_params
+from pipelines.common.params import Params, RealPairs, load_params
 from pipelines.data.metrics import psnr, ssim
 from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.speed import machine
@@ -166,6 +166,13 @@ def every_kth(pairs: RealPairs, seed: int, limit: int | None) -> list[Picture]:
     """All pictures, or `limit` of them, evenly spread."""
     pictures = list(read_real_pairs(pairs, seed))
     return pictures[:: max(1, len(pictures) // limit)][:limit] if limit else pictures
+
+
+def some_real_pairs(params: Params, data: Path, limit: int, teller: str) -> Iterator[tuple[RealPairs, list[Picture]]]:
+    """Each of the real pairs of `params` that lies in the folder `data`, and `limit` of its pictures, spread evenly."""
+    real = [dataclasses.replace(pairs, path=str(data / Path(pairs.path).name)) for pairs in params.evaluate.real_pairs]
+    for pairs in present(real, teller):
+        yield pairs, every_kth(pairs, params.seed, limit)
 
 
 def main() -> None:

@@ -8,14 +8,13 @@ that a finished model has had. Called again after hours, the curve grows.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 
-from benchmarks.peers import every_kth
+from benchmarks.peers import some_real_pairs
 from ipt.network.config import preset_config
 from ipt.network.task_network import TaskNetwork
 from ipt.restoring.restore import restorer
@@ -26,7 +25,6 @@ from pipelines.common.paths import CHOICE
 from pipelines.common.plain_yaml import read_plain
 from pipelines.common.processes import usable_cores
 from pipelines.data.metrics import psnr
-from pipelines.scoring.real_pairs import present
 from pipelines.training.choice import read_choice
 
 matplotlib.use("Agg")
@@ -53,12 +51,9 @@ def hours_by_step(history: History) -> pd.DataFrame:
 
 def gains(network: TaskNetwork, data: Path) -> dict[str, float]:
     """Mean gain in PSNR (dB) on up to MOST of each of the real pairs of params.yaml, which lie in `data`."""
-    params = load_params()
     found = {}
-    there = [dataclasses.replace(pairs, path=str(data / Path(pairs.path).name)) for pairs in params.evaluate.real_pairs]
-    for pairs in present(there, "release-curve"):
+    for pairs, some in some_real_pairs(load_params(), data, MOST, "release-curve"):
         restore = restorer(network, [pairs.task])
-        some = every_kth(pairs, params.seed, MOST)
         found[pairs.name] = sum(psnr(restore(d), c) - psnr(d, c) for d, c in some) / len(some)
     return found
 
