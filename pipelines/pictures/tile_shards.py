@@ -88,11 +88,13 @@ def heaps(pictures: list[Picture]) -> Iterator[list[Picture]]:
     """The pictures in their order, in heaps of which each but the last promises so many tiles or more."""
     most = min(sum(picture.tiles for picture in pictures) // (_HEAPS * cpus()), _HEAP_TILES)
     heap: list[Picture] = []
+    promised = 0
     for picture in pictures:
         heap.append(picture)
-        if sum(each.tiles for each in heap) >= most:
+        promised += picture.tiles
+        if promised >= most:
             yield heap
-            heap = []
+            heap, promised = [], 0
     if heap:
         yield heap
 
