@@ -325,6 +325,17 @@ def test_split_keeps_both_sides_and_every_picture(count, share, seed):
     assert abs(len(parts["val"]) - share * count) <= 1
 
 
+def add_all(seen, bits, codes):
+    """Add all codes to `seen`, whose answers are what comparing with all that were kept gives; those that are kept."""
+    kept = []
+    for code in codes:
+        new = all((code ^ other).bit_count() > bits for other in kept)
+        assert seen.add(code) == new
+        if new:
+            kept.append(code)
+    return kept
+
+
 @settings(deadline=None)
 @given(
     codes=st.lists(st.integers(0, 2**64 - 1), max_size=20),
@@ -336,12 +347,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds(codes, flips, bits):
         for bit in flipped:
             code ^= 1 << bit
         codes.append(code)
-    seen, kept = Seen(bits), []
-    for code in codes:
-        new = all((code ^ other).bit_count() > bits for other in kept)
-        assert seen.add(code) == new
-        if new:
-            kept.append(code)
+    add_all(Seen(bits), bits, codes)
 
 
 @pytest.mark.parametrize("bits", [1, 3, 10])
@@ -351,12 +357,8 @@ def test_the_index_finds_the_same_among_many_that_share_a_chunk(bits):
     for code in codes[:]:
         flipped = rng.choice(64, rng.integers(0, bits + 4), replace=False)
         codes.append(code ^ sum(1 << int(bit) for bit in flipped))
-    seen, kept = Seen(bits), []
-    for code in codes:
-        new = all((code ^ other).bit_count() > bits for other in kept)
-        assert seen.add(code) == new
-        if new:
-            kept.append(code)
+    seen = Seen(bits)
+    kept = add_all(seen, bits, codes)
     assert max(len(bucket) for table in seen._tables for bucket in table.values()) > duplicates._LONG
     assert 30 < len(kept) < len(codes) - 100
 

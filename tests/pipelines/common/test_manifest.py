@@ -86,5 +86,5 @@ def test_a_file_is_listed_once(tmp_path):
 
 
 def test_the_command_that_makes_a_folder_anew():
-    assert remake(Path("/work/data/clean")) == "dvc repro -f -s prepare"
+    assert remake(Path("/home/ada/photos/data/clean")) == "dvc repro -f -s prepare"
     assert remake(DERAIN) == "dvc repro -f -s synthesize@derain"
