@@ -111,7 +111,7 @@ bench-peers: $(INSTALLED)  ## quality and seconds beside OpenCV, scikit-image, B
 bench-ingest: $(INSTALLED)  ## training data by Ray Data beside a torch DataLoader, and memory by size of the data
 	$(BIN)/python -m benchmarks.ingest
 
-bench-prepare: $(INSTALLED)  ## prepare on processes, on Ray, on one and two Ray nodes of one core
+bench-prepare: $(INSTALLED)  ## prepare and synthesize on processes, on Ray, on one and two Ray nodes, into docs/cluster.md
 	$(BIN)/python -m benchmarks.preparing
 
 bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare training loop

@@ -14,21 +14,30 @@ from pathlib import Path
 import psutil
 
 START = 90  # seconds that a node may take to start
+OBJECT_STORE = 300_000_000  # bytes; Ray takes a third of a machine's memory, which nodes of one machine would share
 
 
 class LocalCluster:
     """A head and other nodes, as `ray start` makes them; a context manager that stops them all."""
 
-    def __init__(self, folder: Path, head_cpus: int, hidden: Path | None = None, *, dashboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        head_cpus: int,
+        hidden: Path | None = None,
+        *,
+        dashboard: bool = False,
+        object_store: int = OBJECT_STORE,
+    ) -> None:
         """`folder` is for the nodes' own working directories and logs; `hidden` is one that no node but the head sees.
 
-        `dashboard` starts Ray's, whose address is then `self.dashboard`.
+        `dashboard` starts Ray's, whose address is then `self.dashboard`. `object_store`: bytes, of each node.
 
         Raises RuntimeError where this machine cannot hide a folder (no `unshare`, or not allowed).
         """
         if hidden and subprocess.run(_hiding(hidden, "true"), capture_output=True, check=False).returncode:
             raise RuntimeError("this machine cannot hide a folder from a process: `unshare -rm` and `mount` are needed")
-        self.folder, self.hidden = folder, hidden
+        self.folder, self.hidden, self.object_store = folder, hidden, object_store
         port, dashboard_port = free_port(), free_port()
         self.address, self.dashboard = f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard_port}"
         self.token = secrets.token_hex(32)  # who has it may run what he likes on these nodes
@@ -58,7 +67,7 @@ class LocalCluster:
         own = self.folder / f"node{number}"
         own.mkdir(parents=True)
         command = [shutil.which("ray", path=self.environment["PATH"]), "start", "--block", *options]
-        command += ["--object-store-memory=300000000", "--disable-usage-stats"]
+        command += [f"--object-store-memory={self.object_store}", "--disable-usage-stats"]
         with (own / "log.txt").open("w") as log:
             self.nodes.append(
                 subprocess.Popen(
