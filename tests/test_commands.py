@@ -76,7 +76,7 @@ def test_what_is_missing_is_the_last_line_and_the_status_is_1(tmp_path):
         shutil.copy(ROOT / "params.yaml", tmp_path / command)
     params = tmp_path / "prepare" / "params.yaml"
     params.write_text(
-        params.read_text().replace("- builtin: {scales: [1.0, 0.6]}", "- folder: {path: no, scales: [1]}")
+        params.read_text().replace("- builtin: {scales: [1.0, 0.75, 0.5, 0.35]}", "- folder: {path: no, scales: [1]}")
     )
     done = in_turn(lambda command: call(tmp_path / command, command, *MISSING[command][0]), list(MISSING))
     for command, each in done.items():
