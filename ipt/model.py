@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import checkpoint_folder
 from ipt.understanding.estimator import Estimator
-from ipt.understanding.instruction import InstructionModel
+from ipt.understanding.instruction import MOST_READERS, InstructionModel
 
 
 class InstructIPT(TaskNetwork):
@@ -29,6 +30,15 @@ class InstructIPT(TaskNetwork):
         super().__init__(config)
         self.instruction = InstructionModel(len(config.tasks)).requires_grad_(False)
         self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
+
+    def make_room(self, names: Collection[str]) -> None:
+        """As many readers of instructions as the weights have, knowing what they know: those of before were fewer."""
+        readers = {name.split(".")[2] for name in names if name.startswith("instruction.readers.")}
+        known = any(name.endswith(".meaning.weight") for name in names)
+        here = len(self.instruction.readers), self.instruction.knows_words
+        if 0 < len(readers) <= MOST_READERS and (len(readers), known) != here:
+            built = InstructionModel(len(self.config.tasks), len(readers), knows_words=known)
+            self.instruction = built.requires_grad_(False)
 
     @torch.no_grad()
     def understand(self, instruction: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Size, Tensor, nn
 
@@ -21,6 +21,15 @@ def save_weights(network: nn.Module, path: Path, *, half: Callable[[str], bool] 
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     # Not safetensors' own save_file: killed, that leaves a file beside `path` which nobody knows.
     path.write_bytes(save({name: value.half() if half(name) else value for name, value in weights.items()}))
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors that `save_weights` wrote; a CheckpointError where it is no such file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
 
 
 def load_weights(network: nn.Module, path: Path, *, part: str = "") -> None:

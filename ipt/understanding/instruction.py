@@ -1,7 +1,8 @@
 """Text to tasks: small convolutional networks over words, trained with the model and saved in it.
 
-Offline and about a megabyte. A word is its own vector and the mean of its pieces', so endings, compounds and typing
-errors stay close to the words they come from; neighbours tell "remove the rain, keep the grain" from its opposite.
+Offline and a few megabytes. A word is its own vector and the mean of its pieces', so endings, compounds and typing
+errors stay close to the words they come from, and what is known of its meaning (`known_words`); neighbours tell "remove
+the rain, keep the grain" from its opposite.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-READERS = 2  # networks whose opinions are averaged: where words are unknown each errs in its own way
+from ipt.understanding.known_words import LENGTH, meanings
+
+READERS = 3  # networks whose opinions are averaged: where words are unknown each errs in its own way
+MOST_READERS = 16  # that a checkpoint may have: each takes a megabyte of memory, whatever the file holds of it
 BUCKETS = 8192  # hash buckets for words and their pieces
 WIDTH = 32  # of a word; twice that inside
 FORGOTTEN = 0.25  # share of the words that are known by their pieces alone in training, so that those are learnt too
+UNFAMILIAR = 0.1  # share of the words that are known by their meaning alone in training, as new ones will be
 APOSTROPHES = "'`\u2019\u00b4"
 MAX_CHARACTERS = 2000  # a request is a sentence or a few; more is a document
 MAX_WORDS = 100  # that are read
@@ -32,9 +37,10 @@ Example = tuple[str, Sequence[int]]  # a sentence and the tasks that it asks for
 class InstructionModel(nn.Module):
     """Says how probably each task is wanted by a sentence: the mean of what its readers say."""
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, readers: int = READERS, *, knows_words: bool = True) -> None:
         super().__init__()
-        self.readers = nn.ModuleList(Reader(tasks) for _ in range(READERS))
+        self.knows_words = knows_words
+        self.readers = nn.ModuleList(Reader(tasks, knows_words=knows_words) for _ in range(readers))
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """N sentences to the probability that each task is wanted, (N, tasks); several may be, or none."""
@@ -47,9 +53,10 @@ class Reader(nn.Module):
 
     sets: Tensor
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, *, knows_words: bool = True) -> None:
         super().__init__()
         self.pieces = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean")
+        self.meaning = nn.Linear(LENGTH, WIDTH, bias=False) if knows_words else None  # earlier versions knew none
         self.near = nn.Linear(5 * WIDTH, 2 * WIDTH)
         self.far = nn.Linear(5 * 2 * WIDTH, 2 * WIDTH)
         self.attend = nn.Linear(2 * WIDTH, tasks)
@@ -85,15 +92,23 @@ class Reader(nn.Module):
 
     def _embed(self, text: Sequence[str]) -> Tensor:
         device = self.score.weight.device
-        pieces = [hashed_pieces(word) for word in text]
+        numbers = {word: number for number, word in enumerate(dict.fromkeys(text))}  # each word once: many recur
+        places = torch.tensor([numbers[word] for word in text], device=device)
+        pieces = [hashed_pieces(word) for word in numbers]
         starts = torch.tensor([0, *map(len, pieces[:-1])]).cumsum(0)
         of_pieces = self.pieces(
             torch.tensor([piece for word in pieces for piece in word], device=device), starts.to(device)
         )
-        whole = self.pieces(torch.tensor([[word[0]] for word in pieces], device=device))
+        whole = self.pieces.weight[torch.tensor([word[0] for word in pieces], device=device)]
+        of_pieces, whole = of_pieces[places], whole[places]
         if self.training:
             whole = whole * (torch.rand(len(whole), 1, device=device) > FORGOTTEN)
-        return of_pieces + whole
+        embedded = of_pieces + whole
+        if self.meaning is None:
+            return embedded
+        if self.training:
+            embedded = embedded * (torch.rand(len(embedded), 1, device=device) > UNFAMILIAR)
+        return embedded + self.meaning(meanings(list(numbers)).to(device))[places]
 
 
 def _with_neighbours(x: Tensor, apart: int) -> Tensor:

@@ -17,7 +17,7 @@ from pipelines.scoring.real_pairs import present, read_real_pairs
 from pipelines.scoring.scorecard import Score, Scorecard, to_score
 from pipelines.scoring.scores import score_harm, score_pairs, score_sight
 from pipelines.scoring.speed import seconds_per_megapixel
-from pipelines.understanding.held_out import score_held_out
+from pipelines.understanding.held_out import ALL, score_held_out
 
 
 def measure(models: dict[str, InstructIPT], folders: dict[str, Path], params: Params) -> dict[str, Scorecard]:
@@ -58,7 +58,7 @@ def _scorecards(
                 for every in real
                 if every.task in of_model
             },
-            instructions=score_held_out(model.instruction, list(model.config.tasks), asked),
+            understood=score_held_out(model.instruction, list(model.config.tasks), asked)[ALL]["understood"],
             harm=score_harm(model, of_model, each),
             megabytes=sum(path.stat().st_size for path in folders[name].iterdir()) / 1e6,
             seconds_per_megapixel=seconds[name],

@@ -97,7 +97,7 @@ def measured(card: Scorecard, origin: Provenance) -> str:
             "| --- | --- | --- | --- | --- | --- |",
             *(_row(name, score) for name, score in _scores(card)),
             "",
-            f"Instructions understood: {card.understood:.1%} (mean over held-out lists). Checkpoint: "
+            f"Instructions understood: {card.understood:.1%} (of all held-out sentences). Checkpoint: "
             f"{card.megabytes:.2f} MB. Speed: {card.seconds_per_megapixel:.2f} s per megapixel and task.",
             "",
             "## Known failures",

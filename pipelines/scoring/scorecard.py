@@ -25,15 +25,10 @@ class Scorecard:
 
     tasks: dict[str, Score]  # held-out tiles
     real_pairs: dict[str, Score]
-    instructions: dict[str, dict[str, float]]  # list of sentences -> kind -> share understood
+    understood: float  # share of all held-out instructions
     harm: dict[str, dict[str, float]]  # of pipelines.scoring.scores.score_harm
     megabytes: float  # of the checkpoint
     seconds_per_megapixel: float
-
-    @property
-    def understood(self) -> float:
-        """Mean share of the instructions understood, over lists and kinds."""
-        return float(np.mean([share for kinds in self.instructions.values() for share in kinds.values()]))
 
     def mean(self, tasks: list[str], output: str = "restored") -> float:
         """Mean PSNR of `tasks` in dB."""
@@ -66,7 +61,7 @@ def of_reports(evaluation: dict, instructions: dict, file_bytes: int, seconds_pe
     return Scorecard(
         tasks={task: to_score(task, score, "compressed") for task, score in tasks.items() if task != "overall"},
         real_pairs={name: to_score(score["task"], score, "compressed") for name, score in real.items()},
-        instructions=instructions,
+        understood=instructions["all"]["understood"],
         harm=evaluation["harm"],
         megabytes=file_bytes / 1e6,
         seconds_per_megapixel=seconds_per_megapixel,

@@ -26,7 +26,7 @@ KINDS = {
     "lament": 8,
     "describe": 9,
     "request": 7,
-    "complain": 34,
+    "complain": 70,
     "borrow": 12,
     "keep": 4,
     "keep_then_remove": 8,
@@ -35,17 +35,22 @@ KINDS = {
     "two": 8,
     "two_looks": 3,
     "two_sentences": 6,
-    "several": 14,
-    "unclear": 16,
+    "several": 30,
+    "unclear": 34,
     "unlisted": 5,
     "add": 5,
     "mention": 7,
     "mention_looks": 3,
     "named": 4,
+    "ask_other": 6,
+    "describe_other": 4,
+    "request_other": 4,
+    "other_too": 8,
 }
 FRAMED, TOLD, STRANGE, MISSPELT = 0.3, 0.25, 0.15, 0.4  # shares of the sentences
 LENT = 0.12  # share of a task's words that are those of a task that is not listed but means it
 SLIPS = 0.08  # share of the words of a misspelt sentence that are wrong, at least one
+JOINTS = (". ", ", ", " and ", ", and also ", ". also, ", "; ", " and then ", ", plus ")  # of two sentences in one
 
 
 class Corpus:
@@ -55,6 +60,7 @@ class Corpus:
         """Read `folder` for the tasks listed in `instructions`, as `read_words` does, and its templates."""
         self.templates = read(folder / "templates.yaml") | read(folder / "story.yaml")
         self.unclear = read(folder / "unclear.yaml")
+        self.other = TaskWords(**read(folder / "other.yaml"), complaints=self.unclear["sentences"])
         self.words = read_words(folder, instructions)
         self.tasks = self.words.tasks
         self.forms = [forms(task) for task in instructions]
@@ -122,14 +128,16 @@ class Corpus:
             case "two_looks" if of_first.looks and of_second.looks:
                 return self._two(template, rng, (first, of_first.looks), (second, of_second.looks))
             case "two_sentences" if first != second:
-                join = rng.choice([". ", ", ", " and ", ", and also ", ". also, ", "; ", " and then ", ", plus "])
-                return rng.choice(of_first.complaints) + join + rng.choice(of_second.complaints), (first, second)
+                said = rng.choice(of_first.complaints) + rng.choice(JOINTS) + rng.choice(of_second.complaints)
+                return said, (first, second)
             case "several" if self.words.several:
                 return rng.choice(self.words.several)
             case "unlisted" if self.words.unlisted:
                 return self._unlisted(rng), ()
-            case "unclear":
-                return rng.choice(self.unclear["sentences"]), ()
+            case "unclear" | "ask_other" | "describe_other" | "request_other":
+                return self._other(kind, rng), ()
+            case "other_too" if of_first.damage and of_first.looks and of_first.repairs:
+                return self._other_too(of_first, rng), (first,)
         return rng.choice(of_first.complaints), (first,)
 
     def _two_tasks(self, rng: random.Random) -> tuple[int, int]:
@@ -150,6 +158,33 @@ class Corpus:
     def _words(self, task: int, rng: random.Random) -> TaskWords:
         lent = self.words.lent.get(task)
         return rng.choice(lent) if lent and rng.random() < LENT else self.tasks[task]
+
+    def _other(self, kind: str, rng: random.Random) -> str:
+        """A sentence that asks for what is no task, often in the words in which tasks are asked for."""
+        match kind:
+            case "ask_other":
+                ask = rng.choice(self.templates[rng.choice(["ask", "ask", "lament"])])
+                return ask.format(damage=rng.choice(self.other.damage))
+            case "describe_other":
+                return rng.choice(self.templates["describe"]).format(looks=rng.choice(self.other.looks))
+            case "request_other":
+                return rng.choice(self.templates["request"]).format(repair=rng.choice(self.other.repairs))
+        return rng.choice(self.other.complaints)
+
+    def _other_too(self, words: TaskWords, rng: random.Random) -> str:
+        """A sentence that asks for one task and for something else."""
+        kind, of_task, of_other = rng.choice(
+            [
+                ("two", words.damage, self.other.damage),
+                ("two_looks", words.looks, self.other.looks),
+                ("two_repairs", words.repairs, self.other.repairs),
+                ("two_sentences", words.complaints, self.other.complaints),
+            ]
+        )
+        first, second = rng.sample([rng.choice(of_task), rng.choice(of_other)], 2)
+        if kind == "two_sentences":
+            return first + rng.choice(JOINTS) + second
+        return rng.choice(self.templates[kind]).format(first=first, second=second)
 
     def _unlisted(self, rng: random.Random) -> str:
         """A sentence that asks for a task which is not listed."""

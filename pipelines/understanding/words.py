@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from ipt.understanding.instruction import Example
 
-GENERAL = ("templates", "story", "unclear", "several")  # files of no single task
+GENERAL = ("templates", "story", "unclear", "other", "several")  # files of no single task
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def read(path: Path) -> Any:
 
 
 def forms(verb: str) -> dict[str, str]:
-    """A task's name as a verb: bare (`do`), with -ing (`doing`), with -ed (`done`)."""
+    """A task's name as a verb: `do`, `does`, `doing`, `done`, and who does it, `doer`."""
     stem = verb.removesuffix("e")
     if re.search(r"[^aeiou][aeiou][^aeiouwxy]$", verb) and not verb.endswith("en"):
         stem += verb[-1]  # deblurred, but brightened, desnowed and derained
-    return {"do": verb, "doing": f"{stem}ing", "done": f"{stem}ed"}
+    return {"do": verb, "does": f"{verb}s", "doing": f"{stem}ing", "done": f"{stem}ed", "doer": f"{stem}er"}
 
 
 def _taken_as(otherwise: Mapping[str, str | None], listed: Iterable[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ import ipt.pretrained
 from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
+from ipt.understanding.instruction import MOST_READERS, READERS, InstructionModel
 from ipt.weights import CheckpointError
 
 
@@ -98,6 +99,25 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
     assert all(0 <= probability <= 1 for probability in probabilities.values())
     expected = model.instruction(["take away the rain"])[0]
     assert list(probabilities.values()) == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("knows_words", [True, False])  # those of earlier versions know none
+@pytest.mark.parametrize("readers", [1, READERS, READERS + 1])
+def test_a_checkpoint_brings_the_readers_that_were_trained(make_config, tmp_path, readers, knows_words):
+    model = InstructIPT(make_config()).eval()
+    model.instruction = InstructionModel(len(model.config.tasks), readers, knows_words=knows_words).eval()
+    for reader in model.instruction.readers:
+        torch.nn.init.normal_(reader.score.weight)
+    model.save_pretrained(tmp_path)
+    again = InstructIPT.from_pretrained(tmp_path)
+    assert (len(again.instruction.readers), again.instruction.knows_words) == (readers, knows_words)
+    assert again.understand("take away the rain") == pytest.approx(model.understand("take away the rain"), rel=1e-3)
+
+
+def test_a_few_bytes_ask_for_no_crowd_of_readers(make_config):
+    model = InstructIPT(make_config())
+    model.make_room([f"instruction.readers.{number}.second" for number in range(MOST_READERS + 1)])
+    assert len(model.instruction.readers) == READERS
 
 
 def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_config, randomized, tmp_path):

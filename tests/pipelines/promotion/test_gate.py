@@ -24,7 +24,7 @@ def card(**changes) -> Scorecard:
     values = {
         "tasks": {task: score(task) for task in ("denoise", "derain")},
         "real_pairs": {"rain100l": score("derain")},
-        "instructions": {"first": {"one": 0.9, "unclear": 0.9}},
+        "understood": 0.9,
         "harm": {"blind": {"clean": 1.0, "denoise": 3.0, "derain": 3.0}, "derain": {"clean": 99.0, "denoise": -99.0}},
         "megabytes": 3.0,
         "seconds_per_megapixel": 1.0,
@@ -56,7 +56,7 @@ WORSE = [
     (with_task("tasks", "derain", psnr=30 - LIMITS.mean_loss - 0.01), {"psnr/mean"}),
     (with_task("real_pairs", "rain100l", psnr=30 - LIMITS.psnr_loss - 0.01), {"psnr/rain100l"}),
     (with_task("tasks", "derain", psnr=math.nan), {"psnr/derain", "psnr/mean"}),
-    (card(instructions={"first": {"one": 0.9, "unclear": 0.9 - 3 * LIMITS.accuracy_loss - 0.01}}), {"instructions"}),
+    (card(understood=0.9 - LIMITS.accuracy_loss - 0.01), {"instructions"}),
     (with_task("tasks", "derain", damage_seen=0.9 - 3 * LIMITS.accuracy_loss - 0.01), {"seen"}),
     (with_task("tasks", "derain", clean_seen=0.95 - 3 * LIMITS.accuracy_loss - 0.01), {"clean"}),
     (with_harm(clean=LIMITS.clean_change + 0.01), {"harm/clean"}),
@@ -94,7 +94,7 @@ def test_without_a_champion_the_floors_decide():
     assert (bars["instructions"], bars["seen"], bars["clean"]) == (FLOORS.instructions, FLOORS.seen, FLOORS.clean)
     poor = card(
         tasks={"denoise": score("denoise", 25 + FLOORS.gain - 0.01, damage_seen=0.0, clean_seen=0.0)},
-        instructions={"first": {"one": FLOORS.instructions - 0.01}},
+        understood=FLOORS.instructions - 0.01,
     )
     assert failures(judge(poor, None, [], LIMITS)) == ["psnr/denoise", "psnr/mean", "instructions", "seen", "clean"]
 

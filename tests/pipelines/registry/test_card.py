@@ -23,7 +23,7 @@ ORIGIN = Provenance("abc123", "2026-01-02", "2 CPU threads (x86_64)")
 def scores(psnr=30.0, seen=1.0, clean=1.0, harm=None) -> Scorecard:
     score = Score("derain", 7, {"psnr": 25.0, "ssim": 0.5}, {"psnr": psnr, "ssim": 0.9}, seen, clean)
     harm = harm or {"derain": {"clean": 0.0, "derain": 5.0}, "blind": {"clean": 50.0, "derain": -9.0}}
-    return Scorecard({"derain": score}, {"real": score}, {"first": {"one": 0.75}}, harm, 2.5, 1.25)
+    return Scorecard({"derain": score}, {"real": score}, 0.75, harm, 2.5, 1.25)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_scorecard_of_reports_is_the_compressed_models():
         "real_pairs": {"real": score | {"task": "derain"}},
         "harm": {"blind": {"clean": 1.0}},
     }
-    card = of_reports(evaluation, {"a": {"one": 0.5, "two": 1.0}, "b": {"one": 0.0}}, 2_500_000, 1.5)
+    card = of_reports(evaluation, {"a": {"one": 0.25, "two": 1.0}, "all": {"understood": 0.5}}, 2_500_000, 1.5)
     expected = Score("derain", 3, {"psnr": 20.0, "ssim": 0.1}, {"psnr": 30.0, "ssim": 0.3}, 0.4, 0.5)
     assert card.tasks == {"derain": expected}
     assert card.real_pairs == {"real": expected}

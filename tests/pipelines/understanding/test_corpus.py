@@ -15,6 +15,17 @@ from pipelines.understanding.corpus import GAP, KINDS, SENTENCES, Corpus, _missp
 from pipelines.understanding.words import GENERAL, forms
 
 TASKS = list(load_params().tasks)
+UNCLEAR = (
+    "keep",
+    "add",
+    "mention",
+    "mention_looks",
+    "unclear",
+    "unlisted",
+    "ask_other",
+    "describe_other",
+    "request_other",
+)
 MORE = ["brighten", "dejpeg", "dedrop"]  # tasks that have their words but are not listed by default
 HELD_OUT = sorted((SENTENCES / "held_out").glob("*.csv"))
 
@@ -51,6 +62,7 @@ def test_every_task_has_its_words():
 
 def test_no_sentence_asks_for_one_task_in_one_file_and_for_another_in_another():
     said = [(plain(sentence), ()) for sentence in read("unclear")["sentences"]]
+    said += [(plain(item), ()) for items in read("other").values() for item in items]
     said += [(plain(entry["say"]), tuple(entry["want"])) for entry in read("several")]
     for task in (*TASKS, *MORE):
         said += [(plain(item), (task,)) for name, items in read(task).items() if name != "otherwise" for item in items]
@@ -65,8 +77,8 @@ def test_no_sentence_asks_for_one_task_in_one_file_and_for_another_in_another():
     [
         ("ask", ["damage"]), ("lament", ["damage"]), ("describe", ["looks"]), ("request", ["repair"]),
         ("keep", ["damage"]), ("keep_then_remove", ["keep", "remove"]), ("keep_looks", ["looks", "remove"]),
-        ("two", ["first", "second"]), ("two_looks", ["first", "second"]), ("mention", ["damage"]),
-        ("mention_looks", ["looks"]), ("openings", ["thing"]), ("clauses", ["thing"]),
+        ("two", ["first", "second"]), ("two_looks", ["first", "second"]), ("two_repairs", ["first", "second"]),
+        ("mention", ["damage"]), ("mention_looks", ["looks"]), ("openings", ["thing"]), ("clauses", ["thing"]),
     ],
 )  # fmt: skip
 def test_templates_have_their_gaps_once_each(corpus, name, gaps):
@@ -102,7 +114,7 @@ def test_a_sentence_of_each_kind_asks_for_what_it_says(corpus, kind):
         assert "{" not in sentence
         assert len(set(tasks)) == len(tasks) <= 2
         assert all(0 <= task < len(TASKS) for task in tasks)
-        if kind in ("keep", "add", "mention", "mention_looks", "unclear", "unlisted"):
+        if kind in UNCLEAR:
             assert tasks == ()
         elif kind in ("two", "two_looks", "two_sentences"):
             assert len(tasks) == 2
@@ -117,6 +129,28 @@ def test_the_damage_named_is_that_of_the_task(corpus, kind):
         sentence, (task,) = corpus.sentence(kind, rng)
         words = [corpus.tasks[task], *corpus.words.lent.get(task, [])]
         assert any(name in sentence for of_task in words for name in of_task.damage), sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("ask_other", "damage"), ("describe_other", "looks"), ("request_other", "repairs")]
+)
+def test_what_is_no_task_is_asked_for_in_the_words_of_tasks(corpus, kind, part):
+    rng = random.Random(5)
+    for _ in range(60):
+        sentence, tasks = corpus.sentence(kind, rng)
+        assert tasks == ()
+        assert any(other in sentence for other in read("other")[part]), sentence
+
+
+def test_beside_something_else_a_task_is_asked_for_still(corpus):
+    rng = random.Random(6)
+    others = [*read("unclear")["sentences"], *(item for items in read("other").values() for item in items)]
+    for _ in range(60):
+        sentence, (task,) = corpus.sentence("other_too", rng)
+        words = [corpus.tasks[task], *corpus.words.lent.get(task, [])]
+        said = [part for of in words for part in (*of.damage, *of.looks, *of.repairs, *of.complaints)]
+        assert any(part in sentence for part in said), sentence
+        assert any(other in sentence for other in others), sentence
 
 
 @pytest.mark.parametrize("kind", ["keep_and_complain", "named"])
@@ -171,15 +205,15 @@ def test_of_two_tasks_the_listed_one_is_asked_for(corpus, corpus_of_all):
 
 
 @pytest.mark.parametrize(
-    ("verb", "doing", "done"),
+    ("verb", "doing", "done", "doer"),
     [
-        ("denoise", "denoising", "denoised"), ("desnow", "desnowing", "desnowed"), ("derain", "deraining", "derained"),
-        ("brighten", "brightening", "brightened"), ("deblur", "deblurring", "deblurred"),
-        ("dejpeg", "dejpegging", "dejpegged"),
+        ("denoise", "denoising", "denoised", "denoiser"), ("desnow", "desnowing", "desnowed", "desnower"),
+        ("derain", "deraining", "derained", "derainer"), ("deblur", "deblurring", "deblurred", "deblurrer"),
+        ("brighten", "brightening", "brightened", "brightener"), ("dejpeg", "dejpegging", "dejpegged", "dejpegger"),
     ],
 )  # fmt: skip
-def test_forms_of_a_verb(verb, doing, done):
-    assert forms(verb) == {"do": verb, "doing": doing, "done": done}
+def test_forms_of_a_verb(verb, doing, done, doer):
+    assert forms(verb) == {"do": verb, "does": f"{verb}s", "doing": doing, "done": done, "doer": doer}
 
 
 def test_all_kinds_and_all_tasks_are_drawn(corpus):

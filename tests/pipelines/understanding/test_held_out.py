@@ -1,11 +1,14 @@
 """Scores of held-out sentences are shares of what is understood."""
 
+import csv
+
+import pytest
 import torch
 
-from pipelines.understanding.held_out import HELD_OUT, score_held_out, score_instructions
+from pipelines.understanding.held_out import ALL, HELD_OUT, score_held_out, understood_rightly
 
 
-def test_scores_of_instructions_are_shares_by_number_of_tasks(tmp_path):
+def test_what_is_understood_rightly_is_told_by_number_of_tasks(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text('sentence,tasks\n"a, b",derain\nc,derain\nd,\ne,derain denoise\nf,polish\n', encoding="utf-8")
 
@@ -13,7 +16,8 @@ def test_scores_of_instructions_are_shares_by_number_of_tasks(tmp_path):
         assert sentences == ["a, b", "c", "d", "e"]  # what is asked of other tasks is left out
         return torch.tensor([[0.0, 0.9], [0.9, 0.9], [0.1, 0.2], [0.8, 0.7]])
 
-    assert score_instructions(model, ["denoise", "derain"], path) == {"unclear": 1.0, "one": 0.5, "two": 1.0}
+    right = understood_rightly(model, ["denoise", "derain"], path)
+    assert right == {"unclear": [True], "one": [True, False], "two": [True]}
 
 
 def test_sentences_that_ask_for_other_tasks_are_left_out(tmp_path):
@@ -24,17 +28,30 @@ def test_sentences_that_ask_for_other_tasks_are_left_out(tmp_path):
         assert sentences == ["a", "c"]
         return torch.tensor([[0.0, 0.9], [0.0, 0.9]])
 
-    assert score_instructions(model, ["denoise", "derain"], path, {"derain", "polish"}) == {"unclear": 0.0, "one": 1.0}
+    right = understood_rightly(model, ["denoise", "derain"], path, {"derain", "polish"})
+    assert right == {"unclear": [False], "one": [True]}
+
+
+def nothing(sentences):
+    return torch.zeros(len(sentences), 2)
 
 
 def test_every_held_out_list_is_scored():
-    def model(sentences):
-        return torch.zeros(len(sentences), 2)
-
-    scores = score_held_out(model, ["denoise", "derain"])
-    assert list(scores) == sorted(path.stem for path in HELD_OUT.iterdir())
-    assert len(scores) >= 2
-    assert all(of_list["unclear"] == 1 and not sum(of_list.values()) > 1 for of_list in scores.values())
+    scores = score_held_out(nothing, ["denoise", "derain"])
+    assert list(scores) == [*sorted(path.stem for path in HELD_OUT.iterdir()), ALL]
+    assert len(scores) >= 3
+    lists = [of_list for name, of_list in scores.items() if name != ALL]
+    assert all(of_list["unclear"] == 1 and not sum(of_list.values()) > 1 for of_list in lists)
     of_all = score_held_out(lambda sentences: torch.zeros(len(sentences), 3), ["brighten", "dejpeg", "dedrop"])
-    assert all(of_list["unclear"] == 1 for of_list in of_all.values())
+    assert all(of_list["unclear"] == 1 for name, of_list in of_all.items() if name != ALL)
     assert of_all["third"] == {"unclear": 1, "one": 0, "two": 0}
+
+
+def test_of_all_lists_each_sentence_counts_alike():
+    wanted = []
+    for path in HELD_OUT.iterdir():
+        with path.open(newline="", encoding="utf-8") as file:
+            wanted += [set(row["tasks"].split()) for row in csv.DictReader(file)]
+    known = [tasks for tasks in wanted if tasks <= {"denoise", "derain"}]
+    unclear = sum(not tasks for tasks in known) / len(known)
+    assert score_held_out(nothing, ["denoise", "derain"])[ALL] == {"understood": pytest.approx(unclear, abs=5e-5)}
