@@ -17,6 +17,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 TOOLS = ("ip", "nsenter", "tc", "unshare")
@@ -182,11 +183,17 @@ class Delayed:
         with contextlib.suppress(OSError), contextlib.closing(writer):
             there_reader, there_writer = await asyncio.open_connection(*self._other)
             with contextlib.closing(there_writer):
-                await asyncio.gather(self._pass_on(reader, there_writer), self._pass_on(there_reader, writer))
+                await _first_error(self._pass_on(reader, there_writer), self._pass_on(there_reader, writer))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What comes, in its order, after the delay: more may come meanwhile."""
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def read() -> None:
+            content = b"begin"
+            while content:
+                content = await reader.read(1 << 16)
+                late.put_nowait((self._loop.time() + self._seconds, content))
 
         async def write() -> None:
             content = b"begin"
@@ -196,8 +203,14 @@ class Delayed:
                 writer.write(content)
             writer.write_eof()
 
-        writing = asyncio.ensure_future(write())
-        while content := await reader.read(1 << 16):
-            late.put_nowait((self._loop.time() + self._seconds, content))
-        late.put_nowait((self._loop.time() + self._seconds, b""))
-        await writing
+        await _first_error(read(), write())
+
+
+async def _first_error(*coroutines: Coroutine[None, None, None]) -> None:
+    """Wait for all; where one raises, the others end too."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from benchmarks.local_cluster import free_port
 
 BUCKET = "bucket"
@@ -13,6 +15,7 @@ class LocalStore:
     def __init__(self) -> None:
         from moto.server import ThreadedMotoServer
 
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which tells of every request
         self.uri, self.port = f"s3://{BUCKET}", free_port()
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
