@@ -37,11 +37,7 @@ class LocalCluster:
 
         Raises RuntimeError where this machine cannot hide a folder (no `unshare`, or not allowed).
         """
-        if (
-            hidden
-            and not network
-            and subprocess.run(_hiding(hidden, "true"), capture_output=True, check=False).returncode
-        ):
+        if hidden and not network and not _can_hide(hidden):
             raise RuntimeError("this machine cannot hide a folder from a process: `unshare -rm` and `mount` are needed")
         self.folder, self.hidden, self.network = folder, hidden, network
         port, dashboard_port = free_port(), free_port()
@@ -80,16 +76,17 @@ class LocalCluster:
         command = [shutil.which("ray", path=self.environment["PATH"]), "start", "--block", *options]
         command += ["--object-store-memory=300000000", "--disable-usage-stats"]
         with (own / "log.txt").open("w") as log:
-            options = {"env": self.environment, "stdout": log, "stderr": log, "start_new_session": True}
+            running = {"env": self.environment, "stdout": log, "stderr": log, "start_new_session": True}
             if self.network:
                 command.append(f"--node-ip-address={self.network.next_address()}")
-                node = self.network.start(command, own, hidden, **options)
+                node = self.network.start(command, own, hidden, **running)
             else:
-                node = subprocess.Popen(_hiding(hidden, *command) if hidden else command, cwd=own, **options)
+                node = subprocess.Popen(_hiding(hidden, *command) if hidden else command, cwd=own, **running)
             self.nodes.append(node)
         until = time.monotonic() + START
         while "Ray runtime started" not in (own / "log.txt").read_text():
             if time.monotonic() > until or self.nodes[number].poll() is not None:
+                self.kill(number)
                 raise RuntimeError(f"node {number} did not start:\n{(own / 'log.txt').read_text()}")
             time.sleep(0.2)
         return number
