@@ -129,6 +129,9 @@ bench-decoding: $(INSTALLED)  ## a 12-megapixel JPEG read and written in a proce
 faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
 	$(BIN)/python -m benchmarks.faults
 
+stage-faults: $(INSTALLED)  ## what the death of a host costs each stage, into docs/cluster.md (10 minutes, as root)
+	$(BIN)/python -m benchmarks.stage_faults $(ARGS)
+
 clean:  ## remove the environment, caches and unfinished runs (data, models and the MLflow store stay)
 	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache .hypothesis runs *.egg-info
 	find . -name __pycache__ -type d -not -path './.dvc/*' -exec rm -rf {} +

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.local_network import LocalNetwork, inside
+
 START = 90  # seconds that a node may take to start
 OBJECT_STORE = 300_000_000  # bytes; Ray takes a third of a machine's memory, which nodes of one machine would share
 
@@ -27,19 +29,22 @@ class LocalCluster:
         hidden: Path | None = None,
         *,
         dashboard: bool = False,
+        network: LocalNetwork | None = None,
         object_store: int = OBJECT_STORE,
     ) -> None:
         """`folder` is for the nodes' own working directories and logs; `hidden` is one that no node but the head sees.
 
-        `dashboard` starts Ray's, whose address is then `self.dashboard`. `object_store`: bytes, of each node.
+        `dashboard` starts Ray's, whose address is then `self.dashboard`. With a `network` each node is a host there;
+        what is to run where the head does is called by `on_head`. `object_store`: bytes, of each node.
 
         Raises RuntimeError where this machine cannot hide a folder (no `unshare`, or not allowed).
         """
-        if hidden and subprocess.run(_hiding(hidden, "true"), capture_output=True, check=False).returncode:
+        if hidden and not network and not _can_hide(hidden):
             raise RuntimeError("this machine cannot hide a folder from a process: `unshare -rm` and `mount` are needed")
-        self.folder, self.hidden, self.object_store = folder, hidden, object_store
+        self.folder, self.hidden, self.network, self.object_store = folder, hidden, network, object_store
         port, dashboard_port = free_port(), free_port()
-        self.address, self.dashboard = f"{_own_address()}:{port}", f"http://127.0.0.1:{dashboard_port}"
+        address = network.next_address() if network else _own_address()
+        self.address, self.dashboard = f"{address}:{port}", f"http://127.0.0.1:{dashboard_port}"
         self.token = secrets.token_hex(32)  # who has it may run what he likes on these nodes
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
@@ -62,6 +67,10 @@ class LocalCluster:
         """Start one more node; returns its number (the head is 0)."""
         return self._start(self.hidden, f"--address={self.address}", f"--num-cpus={cpus}")
 
+    def on_head(self, folder: Path, *command: str) -> list[str]:
+        """The command that runs `command` in `folder` where the head runs."""
+        return inside(self.nodes[0], folder, *command) if self.network else list(command)
+
     def _start(self, hidden: Path | None, *options: str) -> int:
         number = len(self.nodes)
         own = self.folder / f"node{number}"
@@ -69,19 +78,17 @@ class LocalCluster:
         command = [shutil.which("ray", path=self.environment["PATH"]), "start", "--block", *options]
         command += [f"--object-store-memory={self.object_store}", "--disable-usage-stats"]
         with (own / "log.txt").open("w") as log:
-            self.nodes.append(
-                subprocess.Popen(
-                    _hiding(hidden, *command) if hidden else command,
-                    cwd=own,
-                    env=self.environment,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            )
+            running = {"env": self.environment, "stdout": log, "stderr": log, "start_new_session": True}
+            if self.network:
+                command.append(f"--node-ip-address={self.network.next_address()}")
+                node = self.network.start(command, own, hidden, **running)
+            else:
+                node = subprocess.Popen(_hiding(hidden, *command) if hidden else command, cwd=own, **running)
+            self.nodes.append(node)
         until = time.monotonic() + START
         while "Ray runtime started" not in (own / "log.txt").read_text():
             if time.monotonic() > until or self.nodes[number].poll() is not None:
+                self.kill(number)
                 raise RuntimeError(f"node {number} did not start:\n{(own / 'log.txt').read_text()}")
             time.sleep(0.2)
         return number
@@ -128,6 +135,10 @@ def _hiding(folder: Path, *command: str) -> list[str]:
     """A command in a mount namespace of its own, where `folder` is empty."""
     script = 'mount -t tmpfs none "$1" && shift && exec "$@"'
     return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(folder), *command]
+
+
+def _can_hide(folder: Path) -> bool:
+    return not subprocess.run(_hiding(folder, "true"), capture_output=True, check=False).returncode
 
 
 def _own_address() -> str:

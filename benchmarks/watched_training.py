@@ -23,7 +23,7 @@ class Training:
     def __init__(self, checkout: Path, cluster: LocalCluster, **environment: str) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.train"],
+            cluster.on_head(checkout, sys.executable, "-m", "pipelines.train"),
             cwd=checkout,
             env=cluster.environment | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(checkout)} | environment,
             stdout=subprocess.PIPE,

@@ -68,42 +68,16 @@ def local_ray():
     ray.shutdown()
 
 
-class ObjectStore:
-    """An S3 server on this machine with one bucket; it can be away for a while and then has what it had."""
-
-    def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        from benchmarks.local_cluster import free_port
-
-        self.uri, port = "s3://bucket", free_port()
-        self.endpoint = f"http://127.0.0.1:{port}"
-        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-        self._server.start()
-
-    def leave(self) -> None:
-        self._server.stop()
-
-    def come_back(self) -> None:
-        self._server.start()
-
-
 @pytest.fixture(scope="module")
 def s3():
     """An object store; the environment says how to reach it."""
-    import boto3
+    from benchmarks.local_store import LocalStore
 
-    store = ObjectStore()
+    store = LocalStore()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": store.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+        for name, value in store.environment("127.0.0.1", store.port).items():
             patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        store.make_bucket()
         yield store
     store.leave()
 

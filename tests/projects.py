@@ -21,6 +21,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = ""  # of a Ray cluster that its commands join
+        self.inside = lambda folder, *command: list(command)  # where they run: `LocalCluster.on_head`
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=REPOSITORY,
@@ -44,7 +45,7 @@ class Project:
 
     def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command,
+            self.inside(self.folder, *command),
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -58,7 +59,7 @@ class Project:
     def start(self, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
         """A command that runs beside the test, in a process group of its own."""
         return subprocess.Popen(
-            command,
+            self.inside(self.folder, *command),
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,

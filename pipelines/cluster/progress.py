@@ -50,16 +50,17 @@ def faults(lives: list[Life], history: History) -> dict[str, float]:
 
     Lost is the time from the checkpoint that a life goes on from (or the run's first batch, where there was none) to
     its first batch: work done twice, starting again, and waiting for whoever starts it again. Lives that go on from
-    the same checkpoint count once, up to the first batch of the last of them.
+    the same checkpoint count once, up to the first batch of the last of them. The times are of the clock of the first
+    worker's machine, which may be another one in the next life: what comes out below nothing counts as nothing.
     """
     written = {each["step"]: each["time"] for each in history.checkpoints}
     first, last = lives[0].time, max([*written.values(), lives[-1].time])
     begun = {life.step: life.time for life in lives[1:]}  # the last life from each checkpoint
-    lost = sum(time - written.get(step, first) for step, time in begun.items())
+    lost = sum(max(time - written.get(step, first), 0) for step, time in begun.items())
     return {
         "restarts": len(lives) - 1,
         "seconds_lost": round(lost, 1),
-        "goodput": round(1 - lost / (last - first), 4) if last > first else 1.0,
+        "goodput": round(max(1 - lost / (last - first), 0), 4) if last > first else 1.0,
     }
 
 

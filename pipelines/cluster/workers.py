@@ -16,7 +16,7 @@ from pipelines.cluster.progress import Progress
 from pipelines.cluster.storage import Storage
 from pipelines.cluster.worker import WorkerSettings
 from pipelines.common.params import Params, Ray
-from pipelines.common.stage import reason
+from pipelines.common.stage import of_data, reason
 
 REQUEST = "request.json"  # in the run's folder: under which name its driver asks the autoscaler for workers
 FORMAT_FILE, FORMAT = "format.json", 2  # in the run's folder: which code can go on with it
@@ -122,7 +122,10 @@ def take_back_request(name: str, storage: Storage) -> None:
 
 
 class _Notes(ray.train.UserCallback):
-    """What Ray's controller knows and keeps to itself: failures of workers when they happen, and its request."""
+    """What Ray's controller knows and keeps to itself: failures of workers when they happen, and its request.
+
+    And what it does not know: that to start the workers again mends no data.
+    """
 
     def __init__(self, run: str, storage: Storage, progress: Progress) -> None:
         self._run, self._storage, self._queue = run, storage, progress.queue
@@ -137,3 +140,6 @@ class _Notes(ray.train.UserCallback):
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
             self._queue.put({"tell": f"worker {rank} failed: {reason(error).strip().splitlines()[-1]}"})
+        for error in worker_exceptions.values():
+            if words := of_data(error):
+                raise ValueError(words)  # what a callback raises ends the training, whatever `max_failures` says

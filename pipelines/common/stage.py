@@ -13,6 +13,7 @@ CANNOT_GO_ON = (
     OSError,
 )  # what our own code raises, disk full and missing files included
 _OURS = re.compile(r"^(?:pipelines|ipt|degradations)\.[\w.]+: (.+)$", re.MULTILINE)  # the end of a traceback of ours
+_OF_DATA = re.compile(r"^pipelines\.data\.[\w.]+: (.+)$", re.MULTILINE)
 
 
 def run(main: Callable[[], None], description: str | None = None) -> None:
@@ -47,6 +48,19 @@ def reason(error: BaseException) -> str:
     return _told(error) or f"{type(first).__name__}: {first}"
 
 
+def of_data(error: BaseException) -> str | None:
+    """What an exception that `pipelines.data` defines said, anywhere inside of `error`: data is not what it should be.
+
+    None where there is none. To try again does not help: such data has to be made anew.
+    """
+    for cause in _causes(error):
+        if type(cause).__module__.startswith("pipelines.data."):
+            return str(cause)
+        if found := _OF_DATA.search(str(cause)):  # passed on as text alone
+            return found[1]
+    return None
+
+
 def _told(error: BaseException) -> str | None:
     """What our own code said where it could not go on; None for a mistake in the code."""
     causes = _causes(error)
@@ -61,5 +75,6 @@ def _causes(error: BaseException) -> list[BaseException]:
     failures = getattr(error, "worker_failures", None)  # ray.train: by rank
     if failures:
         return [error, *_causes(next(iter(failures.values())))]
-    cause = getattr(error, "cause", None) or (error.__cause__ if type(error).__module__.startswith("ray") else None)
+    cause = getattr(error, "cause", None) or getattr(error, "controller_failure", None)
+    cause = cause or (error.__cause__ if type(error).__module__.startswith("ray") else None)
     return [error, *_causes(cause)] if isinstance(cause, BaseException) and cause is not error else [error]

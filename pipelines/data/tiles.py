@@ -14,11 +14,15 @@ from pipelines.data.row_groups import RowGroup, RowGroups, groups_of_files, grou
 from pipelines.data.rows import CLEAN_COLUMNS, check_rows, open_parquet, read_whole, rows_of
 
 
+class TilesError(ValueError):
+    """Clean tiles that cannot be used; the message names the file and how to remake it."""
+
+
 def open_tiles(path: Path, place: str | None = None) -> RowGroups:
     """Where the clean tiles of a split lie; `path` is CLEAN/SPLIT.parquet, a file where CLEAN holds no manifest.
 
     `place` is where the folder is read, as `Storage.publish` says. Raises FileNotFoundError, which says which stage
-    makes them, and ValueError for a file that is damaged or holds something else.
+    makes them, and TilesError for a file that is damaged or holds something else.
     """
     if has_manifest(path.parent):
         groups = groups_of_manifest(path.parent, path.stem, place)
@@ -56,11 +60,11 @@ def _read_groups(groups: list[tuple[RowGroup, np.ndarray]]) -> list[dict[str, An
     return [row for group, inside in groups for row in rows_of(file.read_row_group(group.number).take(inside))]
 
 
-def no_tiles(path: Path | str, reason: object, lost: bool = False) -> OSError | ValueError:
+def no_tiles(path: Path | str, reason: object, lost: bool = False) -> OSError | TilesError:
     """The error for a file that is missing, or out of which no clean tiles can be read.
 
     One that a manifest names is `lost` where it is missing: DVC, which has the manifest, would not make it by itself.
     """
     if isinstance(reason, FileNotFoundError) and not lost:
         return FileNotFoundError(f"{path}: expected clean tiles; make them with `dvc repro prepare`")
-    return ValueError(f"{path}: no clean tiles can be read ({reason}); make them anew: `dvc repro -f -s prepare`")
+    return TilesError(f"{path}: no clean tiles can be read ({reason}); make them anew: `dvc repro -f -s prepare`")

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster.connection import ClusterError, check_answers, own_token
+from pipelines.cluster import connection
+from pipelines.cluster.code import code_here
+from pipelines.cluster.connection import ClusterError, check_answers, check_nodes, own_token
+from pipelines.cluster.storage import Storage
 
 ROOT = Path(__file__).parents[3]
 OWN_CLUSTER = """
@@ -79,6 +82,19 @@ def test_what_the_user_has_set_stays(monkeypatch, set_by_user):
         monkeypatch.setenv(name, value)
     own_token()
     assert {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")} == set_by_user
+
+
+def test_a_node_with_other_code_is_told_by_its_address(local_ray, tmp_path, monkeypatch):
+    """This machine's one node, listed twice, beside a driver that has another numpy."""
+    (node,) = (node for node in local_ray.nodes() if node["Alive"])
+    again = node | {"NodeID": node["NodeID"].upper(), "NodeManagerAddress": "10.0.0.2"}
+    monkeypatch.setattr(connection.ray, "nodes", lambda: [node, again])
+    check_nodes(Storage(str(tmp_path)))
+    here = code_here()
+    monkeypatch.setattr(connection, "code_here", lambda: here | {"numpy": "1.0"})
+    with pytest.raises(ClusterError, match=rf"^the node [\d.]+ has numpy {here['numpy']} in place of 1\.0, so what it"):
+        check_nodes(Storage(str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

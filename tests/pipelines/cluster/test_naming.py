@@ -3,6 +3,7 @@
 import re
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -112,6 +113,17 @@ def test_who_was_killed_is_passed_over_after_a_while_and_who_lives_says_so(stora
         storage.write_json = lambda *what: written.set() or real(*what)
         assert written.wait(10)
     assert [file.name for file in storage.files("busy")] == ["busy/killed.json"]
+
+
+@pytest.mark.parametrize("ahead", [-1e6, 1e6])
+def test_who_has_another_clock_than_the_storage_sees_the_same(storage, monkeypatch, ahead):
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + ahead)
+    storage.keep("files/aa/aaa.parquet", b"just written")
+    storage.write_json("busy/other.json", "host:/folder")
+    assert find_garbage(storage, set(), [], 3600).young == 1
+    assert "host:/folder writes data" in why_not(storage)
+    assert abs(naming.storage_now(storage) - now) < 3600
 
 
 def test_a_failed_run_names_nothing(storage, tmp_path):

@@ -34,6 +34,15 @@ def test_a_run_of_one_moment_has_lost_nothing():
     assert faults([Life(5, 1000.0, 1)], History())["goodput"] == 1.0
 
 
+@pytest.mark.parametrize(("apart", "lost"), [(-3600, 0.0), (3600, 3630.0)])
+def test_clocks_that_disagree_give_no_times_below_nothing(apart, lost):
+    """The second life's first worker is on a machine whose clock is an hour off."""
+    lives = [Life(0, 1000.0, 2), Life(100, 1080.0 + apart, 1)]
+    cost = faults(lives, History(checkpoints=CHECKPOINTS))
+    assert cost["seconds_lost"] == lost
+    assert 0 <= cost["goodput"] <= 1
+
+
 @pytest.mark.parametrize(
     ("row", "line"),
     [

@@ -12,6 +12,8 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 from pipelines.cluster.storage import Storage
 from pipelines.cluster.workers import run_config, take_back_request
 from pipelines.common.params import load_params
+from pipelines.data.shards import damaged
+from pipelines.data.tiles import no_tiles
 
 PROGRESS = SimpleNamespace(queue=None)
 
@@ -65,3 +67,38 @@ def test_a_cluster_that_knows_nothing_of_the_run_is_none_the_worse(coordinator, 
     report(settings, storage, "of another cluster")
     take_back_request("name", storage)
     assert (coordinator("dead"), coordinator("new")) == (2, 0)
+
+
+SHARD = damaged("/mnt/files/a.parquet row group 3", "CRC checksum", data="data/shards/derain")
+
+
+class TextError(Exception):
+    """As Ray Data passes on what a reader raised: its traceback alone."""
+
+    cause = Exception("UDF failed to process a data block.")
+
+    def __str__(self) -> str:
+        return f'ray::_ReadSegment()\n  File "groups.py"\npipelines.data.shards.ShardError: {SHARD}\n\nThe above'
+
+
+def fail(settings, tmp_path, **worker_errors: Exception) -> list[str]:
+    """What is told when workers fail, as Ray's controller sees it; raises what ends the run."""
+    told = []
+    progress = SimpleNamespace(queue=SimpleNamespace(put=lambda row: told.append(row["tell"])))
+    (callback,) = run_config(settings, "name", Storage(str(tmp_path)), progress).callbacks
+    callback.after_exception(None, dict(enumerate(worker_errors.values())))
+    return told
+
+
+@pytest.mark.parametrize("error", [SHARD, TextError(), no_tiles("/mnt/files/a.parquet", "CRC checksum", lost=True)])
+def test_damaged_data_ends_the_run_for_no_restart_mends_it(settings, tmp_path, error):
+    with pytest.raises(ValueError, match=r"^/mnt/files/a\.parquet.*\(CRC checksum\); .*`dvc repro -f -s \S+`$"):
+        fail(settings, tmp_path, one=RuntimeError("Connection closed by peer"), other=error)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("When reading: no answer"), FileNotFoundError("a: damaged shard, where /mnt is not away")]
+)
+def test_workers_start_again_after_all_else(settings, tmp_path, error):
+    told = fail(settings, tmp_path, one=RuntimeError("Connection closed by peer"), other=error)
+    assert told == ["worker 0 failed: Connection closed by peer", f"worker 1 failed: {error}"]

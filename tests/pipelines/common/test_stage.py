@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import ray.train
 
 from pipelines.common.stage import reason, run
 
@@ -50,6 +51,7 @@ def test_a_good_end_is_silent(capsys):
 def test_the_cause_inside_of_rays_exceptions_is_what_is_told():
     assert reason(RayError(ValueError("shard a is damaged"))) == "shard a is damaged"
     assert reason(TrainingFailedError({0: RayError(ValueError("worker 0"))})) == "worker 0"
+    assert reason(ray.train.ControllerError(ValueError("shard a is damaged"))) == "shard a is damaged"
 
 
 def test_what_ray_passes_on_as_text_is_told_too(capsys):
