@@ -15,9 +15,9 @@ import numpy as np
 import ray
 
 from pipelines.cluster.connection import connected
-from pipelines.training.stream import Items, Schedule, Windows, schedule_windows
+from pipelines.training.stream import WINDOW, Items, Schedule, Windows, schedule_windows
 
-SEGMENTS = 1024  # of all workers together
+SEGMENTS = WINDOW  # of all workers together
 STEPS = 128  # of a segment
 
 
@@ -30,7 +30,7 @@ def segments_per_second(workers: int) -> tuple[float, float]:
     """Seconds to the first items of all workers, and segments handed out per second after that."""
     steps = SEGMENTS // workers * STEPS
     schedule = Schedule(steps, items_per_step=workers, interval=steps, segment=STEPS, workers=workers)
-    windows = schedule_windows(schedule, 0)[:1]
+    windows = schedule_windows(schedule, 0)
     made = ray.remote(Windows).options(num_cpus=0).remote(read, schedule, windows)
     started = time.perf_counter()
 
