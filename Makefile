@@ -120,6 +120,9 @@ bench-scaling: $(INSTALLED)  ## one and two workers of Ray Train beside a bare t
 bench-hand-out: $(INSTALLED)  ## segments of training data that Ray hands out per second, for up to 64 workers
 	$(BIN)/python -m benchmarks.hand_out
 
+model-cluster: $(INSTALLED)  ## 8 and 64 GPUs simulated out of what was measured, beside measured rows, into docs/cluster.md (one core, ten minutes)
+	$(BIN)/python -m benchmarks.cluster_model
+
 bench-driver: $(INSTALLED)  ## what the driver reads, holds and sends with 6 thousand to 10 million rows, into docs/cluster.md
 	$(BIN)/python -m benchmarks.driver_share $(ARGS)
 
