@@ -160,6 +160,7 @@ class Delayed:
 
     def __init__(self, address: tuple[str, int], other: tuple[str, int], seconds: float) -> None:
         self._socket, self._other, self._seconds = socket.create_server(address), other, seconds
+        self._connections: set[asyncio.Task] = set()
         begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(begun)), name="delayed", daemon=True)
         self._thread.start()
@@ -180,6 +181,9 @@ class Delayed:
         await self._ended.wait()
 
     async def _both_ways(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._connections.add(task)  # asyncio itself holds them weakly
+        task.add_done_callback(self._connections.discard)
         with contextlib.suppress(OSError), contextlib.closing(writer):
             there_reader, there_writer = await asyncio.open_connection(*self._other)
             with contextlib.closing(there_writer):
@@ -214,3 +218,4 @@ async def _first_error(*coroutines: Coroutine[None, None, None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

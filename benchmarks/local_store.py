@@ -15,7 +15,7 @@ class LocalStore:
     def __init__(self) -> None:
         from moto.server import ThreadedMotoServer
 
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which tells of every request
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # it tells of requests, and of what the dead half sent
         self.uri, self.port = f"s3://{BUCKET}", free_port()
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
