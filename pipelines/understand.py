@@ -66,7 +66,7 @@ def understand(params: Params, clean: Path, target: Path) -> dict:
 
 def fit_instructions(params: Params) -> InstructionModel:
     """The reader of instructions, trained on drawn sentences; its readers at the same time, each in its process."""
-    model = InstructionModel(len(params.tasks))
+    model = InstructionModel(len(params.tasks), params.understand.readers)
     jobs: list[tuple[Params, Any, int]] = [(params, reader, number) for number, reader in enumerate(model.readers)]
     with processes(len(jobs), each=1) as pool:
         for reader, state in zip(model.readers, ordered_map(pool, _fit_reader, jobs), strict=True):

@@ -114,6 +114,7 @@ class Synthesize:
 class Understand:
     """The reader of instructions and the estimator of what a picture shows."""
 
+    readers: Annotated[int, Field(ge=1, le=16)]  # as many as a checkpoint may have
     sentence_steps: Count
     sentences_per_step: Count
     learning_rate: Positive

@@ -1,9 +1,11 @@
 """The stage understand: which tiles it takes, that its scores are shares, and that its weights come back."""
 
 import dataclasses
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ import torch
 
 from ipt.pixels import to_levels
 from ipt.understanding.estimator import Estimator
-from ipt.understanding.instruction import InstructionModel
+from ipt.understanding.instruction import MOST_READERS, InstructionModel
 from ipt.weights import load_weights
 from pipelines import understand as stage
 from pipelines.common.params import load_params
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 from pipelines.data.tiles import open_tiles
-from pipelines.understand import clean_rows, score_estimator, training_tiles, understand
+from pipelines.understand import clean_rows, fit_instructions, score_estimator, training_tiles, understand
 from pipelines.understanding.held_out import score_held_out
 
 CLEAN_SCHEMA = row_schema(CLEAN_COLUMNS, 128, 128)
@@ -54,6 +56,20 @@ def clean(tmp_path_factory):
 def threads(items, each=1):
     with ThreadPoolExecutor(2) as pool:
         yield pool
+
+
+def test_as_many_readers_may_be_asked_for_as_a_checkpoint_may_have():
+    schema = json.loads(Path("params.schema.json").read_text())
+    most = schema["$defs"]["Understand"]["properties"]["readers"]["maximum"]
+    assert most == MOST_READERS
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_so_many_readers_are_trained(params, readers, monkeypatch):
+    monkeypatch.setattr(stage, "processes", threads)
+    settings = dataclasses.replace(params.understand, readers=readers)
+    model = fit_instructions(dataclasses.replace(params, understand=settings))
+    assert len(model.readers) == readers
 
 
 def test_clean_tiles_are_taken_evenly_and_each_once(clean):
