@@ -12,7 +12,7 @@ from ipt.model import InstructIPT
 from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.modulation import modulated_layers, task_parameters
 from ipt.network.task_network import TaskNetwork
-from ipt.weights import load_weights
+from ipt.weights import load_weights, tensor_names
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import load_params
 from pipelines.common.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
@@ -31,7 +31,9 @@ def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], ta
     compressed, layers = compress_biases(network, most if rank == "auto" else min(rank, most))
     model = InstructIPT(compressed.config)
     model.backbone.load_state_dict(compressed.backbone.state_dict())
-    load_weights(model.instruction, understanding / "instruction.safetensors")
+    reader = understanding / "instruction.safetensors"
+    model.make_room([f"instruction.{name}" for name in tensor_names(reader)])
+    load_weights(model.instruction, reader)
     load_weights(model.estimator, understanding / "estimator.safetensors")
     with replace_folder(target) as folder:
         save_model(model, folder, half=True)

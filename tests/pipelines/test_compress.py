@@ -9,6 +9,7 @@ from ipt.model import InstructIPT
 from ipt.network.checkpoint import bears_half, save_model
 from ipt.network.modulation import modulated_layers
 from ipt.network.task_network import TaskNetwork
+from ipt.understanding.instruction import InstructionModel
 from ipt.weights import load_weights, save_weights
 from pipelines.compress import compress
 
@@ -41,6 +42,16 @@ def test_the_checkpoint_written_is_the_compressed_model(trained, tmp_path):
         assert (value == stored).all(), name
     assert report["rank"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained", "understanding"]
+
+
+def test_so_many_readers_as_were_trained_are_kept(trained, tmp_path):
+    reader = InstructionModel(len(trained.config.tasks), readers=2)
+    save_weights(reader, tmp_path / "understanding" / "instruction.safetensors")
+    compress(tmp_path / "trained", tmp_path / "understanding", 2, tmp_path / "out")
+    kept = InstructIPT.from_pretrained(tmp_path / "out").instruction.state_dict()
+    wanted = reader.state_dict()
+    assert kept.keys() == wanted.keys()
+    assert all((kept[name] == value.half().float()).all() for name, value in wanted.items())
 
 
 def test_the_report_adds_up(trained, tmp_path):

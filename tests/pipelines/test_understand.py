@@ -110,7 +110,7 @@ def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatc
 def test_the_weights_are_those_that_were_scored(params, clean, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "processes", threads)
     scores = understand(params, clean, tmp_path / "out")
-    instruction, estimator = InstructionModel(2).eval(), Estimator(2).eval()
+    instruction, estimator = InstructionModel(2, params.understand.readers).eval(), Estimator(2).eval()
     load_weights(instruction, tmp_path / "out" / "instruction.safetensors")
     load_weights(estimator, tmp_path / "out" / "estimator.safetensors")
     tasks = list(params.tasks)
