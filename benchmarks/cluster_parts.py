@@ -54,7 +54,9 @@ class Cluster:
     inside_rate: float = math.inf  # of the ring inside a node
     link_rate: float = math.inf  # of a node's link, each way
     link_latency: float = 0.0  # of a hop from node to node
+    # the simulation itself
     quantum: float = 0.005  # seconds for which a core is held at once
+    warm: float = 0.025  # share of the steps after which the clock starts
 
     @property
     def ranks(self) -> int:

@@ -17,7 +17,6 @@ import simpy
 from benchmarks.cluster_parts import Cluster, Node, Outcome, Pipe, Waiting, transfer
 
 PATIENCE = 0.1  # seconds for which Ray's executor waits at most until all that it has given out is read
-WARM = 40  # the clock starts after one of so many parts of the steps
 
 
 @dataclass
@@ -184,7 +183,7 @@ class Simulation:
         self.waited += env.now - began
         if step == 0:
             self.outcome.first = env.now
-        if rank == 0 and step == cluster.steps // WARM:
+        if rank == 0 and step == int(cluster.steps * cluster.warm):
             self.marked = self.tally()
         slow = max(self.random.gauss(1, cluster.jitter), 0.0)
         yield from self.compute(rank, cluster.forward * slow)
