@@ -227,9 +227,9 @@ def measure(folder: Path, names: list[str] | None = None) -> str:
             if not stage.task or (names and stage.name not in names):
                 continue
             second = run(cluster, checkout, stage, kill_after=first.middle)
-            replace_dead(cluster, checkout)
             rows.append((stage.name, first.seconds, second.seconds - first.seconds, compared(first.made, second.made)))
             print(json.dumps(rows[-1]), flush=True)
+            replace_dead(cluster, checkout)
     lines = [f"| {name} | {seconds:.0f} | {longer:.0f} | {same} |" for name, seconds, longer, same in rows]
     return "\n".join(("| stage | s without | s longer | what it made |", "|---|---|---|---|", *lines)) + "\n"
 
