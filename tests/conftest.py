@@ -45,6 +45,22 @@ def fill_parameters():
 
 
 @pytest.fixture(scope="session")
+def see_nothing():
+    """Take from a model what it knows of the looks of damage, as before training; returns it.
+
+    Left to itself it then leaves every picture as it is, whatever the noise in its other parameters.
+    """
+    import torch
+
+    def forget(model):
+        for parameter in model.estimator.score.parameters():
+            torch.nn.init.zeros_(parameter)
+        return model
+
+    return forget
+
+
+@pytest.fixture(scope="session")
 def without_bf16():
     """As on a CPU without bfloat16: these tests' networks are noise, which half precision turns into other noise."""
     with pytest.MonkeyPatch.context() as patch:

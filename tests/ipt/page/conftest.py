@@ -16,8 +16,8 @@ HERE = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="session")
-def model(make_config, fill_parameters):
-    return fill_parameters(InstructIPT(make_config()), 0, 0.1).eval()
+def model(make_config, fill_parameters, see_nothing):
+    return see_nothing(fill_parameters(InstructIPT(make_config()), 0, 0.1)).eval()
 
 
 @pytest.fixture(scope="session")

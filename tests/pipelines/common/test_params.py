@@ -319,7 +319,11 @@ def test_what_cannot_learn_is_told(load, begin_with, learn, where, what):
         ({"learn": "biases"}, "learn", "expected all where diffusion.start is scratch or diffusion.rank is 0"),
         ({"learn": "biases", "start": "x", "rank": 0}, "learn", "expected all where diffusion.start is scratch or"),
         ({"outside": 1.0}, "outside", "expected a number from 0 to 0.9, got 1.0"),
-        ({"outside": 0.1, "intervals": 1}, "outside", "expected 0 where no interval has biases beside another's"),
+        (
+            {"outside": 0.1, "intervals": 1, "rank": 4},
+            "outside",
+            "expected 0 where no interval has biases beside another's",
+        ),
         ({"cut": "best"}, "cut", "expected one of equal, optimal; got 'best'"),
         ({"intervals": 0}, "intervals", "expected a whole number above 0, got 0"),
     ],

@@ -30,10 +30,10 @@ def encoded(kind: str, seed: int = 0, mode: str = "RGB") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def saved(make_config, fill_parameters, tmp_path_factory):
+def saved(make_config, fill_parameters, see_nothing, tmp_path_factory):
     """A checkpoint and the model that MLflow makes of it."""
     folder = tmp_path_factory.mktemp("pyfunc")
-    save_model(fill_parameters(InstructIPT(make_config()), 0, 0.1), folder / "checkpoint")
+    save_model(see_nothing(fill_parameters(InstructIPT(make_config()), 0, 0.1)), folder / "checkpoint")
     mlflow.pyfunc.save_model(
         folder / "model",
         python_model=str(Path(registry.__file__).with_name("pyfunc.py")),

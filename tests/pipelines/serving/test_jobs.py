@@ -12,8 +12,8 @@ from pipelines.serving.model import Loaded
 
 
 @pytest.fixture(scope="module")
-def models(make_config, fill_parameters):
-    return [fill_parameters(InstructIPT(make_config()), seed, 0.1).eval() for seed in (0, 1)]
+def models(make_config, fill_parameters, see_nothing):
+    return [see_nothing(fill_parameters(InstructIPT(make_config()), seed, 0.1)).eval() for seed in (0, 1)]
 
 
 def picture(seed: int, height: int = 20, width: int = 24) -> np.ndarray:

@@ -32,8 +32,8 @@ from pipelines.serving.service import Service, Settings
 
 
 @pytest.fixture(scope="module")
-def model(make_config, fill_parameters):
-    return fill_parameters(InstructIPT(make_config()), 0, 0.1).eval()
+def model(make_config, fill_parameters, see_nothing):
+    return see_nothing(fill_parameters(InstructIPT(make_config()), 0, 0.1)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +310,7 @@ def test_progress_by_tile_and_by_place(answers, settings, model, monkeypatch):
     monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
     monkeypatch.setattr("ipt.page.progress.LOOKS", 0.001)
     service, image = Service(settings), encoded(size=(600, 100))
+    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
     asked = restore(image, {"accept": PROGRESS}, task="derain")
     both = [lines_of(answer) for answer in answers(service, asked, asked)]
     wanted = restore_image(model, read_photo(image).levels, task="derain", tile=100)
@@ -325,6 +326,7 @@ def test_progress_by_tile_and_by_place(answers, settings, model, monkeypatch):
 
 def test_what_goes_wrong_while_it_is_told_is_a_line_and_before_that_an_answer(answers, settings, monkeypatch):
     service, told = Service(replace(settings, timeout=0.3)), {"accept": PROGRESS}
+    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
     assert answers(service, restore(encoded(), told, task="dance"))[0].status_code == 400
     broken = answers(service, restore(encoded()[:100], told))[0]
     assert (broken.status_code, lines_of(broken)[0][-1]["status"]) == (200, 422)
