@@ -21,7 +21,6 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = ""  # of a Ray cluster that its commands join
-        self.inside = lambda folder, *command: list(command)  # where they run: `LocalCluster.on_head`
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=REPOSITORY,
@@ -45,7 +44,7 @@ class Project:
 
     def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.inside(self.folder, *command),
+            command,
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -59,7 +58,7 @@ class Project:
     def start(self, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
         """A command that runs beside the test, in a process group of its own."""
         return subprocess.Popen(
-            self.inside(self.folder, *command),
+            command,
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
