@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from ruamel.yaml import YAML
 
+from benchmarks.local_checkout import edit_params
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.marks import write_between
 from benchmarks.watched_training import Training
@@ -224,14 +224,15 @@ def make_scene(folder: Path, steps: int, hide: bool) -> Scene:
         shutil.copytree(name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / "metrics").mkdir()
     shutil.copy("metrics/modulation.json", checkout / "metrics")
-    yaml = YAML()
-    tree = yaml.load(Path("params.yaml").read_text())
-    tree["train"].update(
-        steps=steps, log_every=max(steps // 60, 1), validate_every=steps, checkpoint_every=steps // 6, validate_tiles=16
-    )
-    tree["ray"].update(workers=[1, 2], cpus_per_worker=1, storage=str(storage), storage_patience=300, max_failures=3)
-    with (checkout / "params.yaml").open("w") as file:
-        yaml.dump(tree, file)
+    shutil.copy("params.yaml", checkout)
+
+    def shorten(tree: dict) -> None:
+        every = {"log_every": max(steps // 60, 1), "validate_every": steps, "checkpoint_every": steps // 6}
+        tree["train"].update(steps=steps, validate_tiles=16, **every)
+        settings = {"workers": [1, 2], "cpus_per_worker": 1, "storage": str(storage)}
+        tree["ray"].update(storage_patience=300, max_failures=3, **settings)
+
+    edit_params(checkout, shorten)
     storage.mkdir()
     if os.geteuid() == 0:
         shards = sum(path.stat().st_size for path in (checkout / "data/shards").rglob("*.parquet"))

@@ -33,12 +33,12 @@ from benchmarks.marks import write_between
 from pipelines.cluster.connection import connected
 from pipelines.cluster.naming import published
 from pipelines.cluster.storage import Patience, Storage, say
-from pipelines.common.params import Builtin, Folder, Source, load_params
+from pipelines.common.params import Builtin, Folder, Prepare, Source, load_params
 from pipelines.common.processes import ordered_map, processes, usable_cores
 from pipelines.data.tiles import open_tiles
 from pipelines.pictures.sources import list_pictures, read_picture
 from pipelines.prepare import prepare, prepare_on_nodes
-from pipelines.synthesize import make_shard, synthesize
+from pipelines.synthesize import make_shard, shard_jobs, synthesize
 
 REPORT, BEGIN = Path("docs/cluster.md"), "<!-- made by `make bench-prepare` -->\n"
 SIZE = (1200, 900)  # pixels
@@ -79,11 +79,7 @@ def on_processes(folder: Path, turns: int) -> dict:
     make = functools.partial(
         make_shard, tiles=tiles, name=TASK, task=params.tasks[TASK], settings=params.synthesize, seed=0
     )
-    jobs = [
-        {"split": split, "start": start}
-        for split, of_split in tiles.items()
-        for start in range(0, int(of_split.rows.sum()), params.synthesize.tiles_per_shard)
-    ]
+    jobs = list(shard_jobs(tiles, params.synthesize))
 
     def write() -> None:
         with processes(len(jobs), 1) as pool:
@@ -113,7 +109,7 @@ def on_ray(folder: Path, turns: int) -> dict:
     return {"start": start, "tiles": rows, "prepare": seconds, "synthesize": shards}
 
 
-def prepare_settings(folder: Path):
+def prepare_settings(folder: Path) -> Prepare:
     """Those of params, of the photographs made here."""
     source = Source(Folder(str(folder / "photos"), (1.0, 0.5)), None, None)
     return replace(load_params().prepare, sources=(source,))
@@ -134,21 +130,22 @@ def on_nodes(count: int, folder: Path, turns: int, share: float | None) -> dict:
         for _ in range(count):
             cluster.add(1)
         told = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
-        with part_of_a_core([each.pid for each in cluster.nodes[1:]], share):
+        with part_of_a_core(cluster, share):
             return in_its_own_process("ray", folder, turns, **told)
 
 
 @contextmanager
-def part_of_a_core(nodes: list[int], share: float | None) -> Iterator[None]:
-    """Each of the processes, with all that it has started and starts, gets no more than `share` of a core."""
-    groups = [CGROUP / f"instruct-ipt-{os.getpid()}-{number}" for number in range(len(nodes) if share else 0)]
+def part_of_a_core(cluster: LocalCluster, share: float | None) -> Iterator[None]:
+    """Each node but the head, with all that it has started and starts, gets no more than `share` of a core."""
+    nodes = range(1, len(cluster.nodes)) if share else ()
+    groups = [CGROUP / f"instruct-ipt-{os.getpid()}-{number}" for number in nodes]
     try:
-        for group, node in zip(groups, nodes, strict=bool(share)):
+        for group, number in zip(groups, nodes, strict=True):
             group.mkdir()
             (group / "cpu.cfs_period_us").write_text(str(PERIOD))
             (group / "cpu.cfs_quota_us").write_text(str(int(share * PERIOD)))
-            for process in [node, *descendants(node)]:
-                (group / "cgroup.procs").write_text(str(process))
+            for process in (cluster.nodes[number], *cluster.processes(number)):
+                (group / "cgroup.procs").write_text(str(process.pid))
         yield
     finally:
         for group in groups:
@@ -156,13 +153,6 @@ def part_of_a_core(nodes: list[int], share: float | None) -> Iterator[None]:
                 with suppress(OSError):  # ended meanwhile
                     (CGROUP / "cgroup.procs").write_text(process)
             group.rmdir()
-
-
-def descendants(process: int) -> list[int]:
-    """Of a process, those that live."""
-    import psutil
-
-    return [child.pid for child in psutil.Process(process).children(recursive=True)]
 
 
 def can_limit() -> bool:

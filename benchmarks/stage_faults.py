@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ruamel.yaml import YAML
-
+from benchmarks.local_checkout import copy_checkout, edit_params
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.local_network import Delayed, LocalNetwork
 from benchmarks.local_store import LocalStore
@@ -95,24 +93,6 @@ def small(tree: dict) -> None:
     tree["evaluate"].update(tiles=32, real_pairs=[])
 
 
-def make_checkout(folder: Path) -> None:
-    """Copy what git knows of this checkout, as it is now, into a repository of its own, with small params."""
-    for name in _git(Path(), "ls-files").splitlines():
-        if Path(name).is_file() and name != "dvc.lock" and not name.startswith(("metrics/", "plots/")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, folder / name)
-    yaml, path = YAML(), folder / "params.yaml"
-    tree = yaml.load(path.read_text())
-    small(tree)
-    yaml.dump(tree, path)
-    for words in (("init", "-q"), ("add", "-A"), ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all")):
-        _git(folder, *words)
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
 @contextmanager
 def hosts(folder: Path, checkout: Path) -> Iterator[LocalCluster]:
     """Three of them; the params of the checkout name them, and this process's environment the object store."""
@@ -130,10 +110,8 @@ def hosts(folder: Path, checkout: Path) -> Iterator[LocalCluster]:
         cluster = stack.enter_context(again(head))
         for _ in range(2):
             again(lambda: cluster.add(1))
-        yaml, path = YAML(), checkout / "params.yaml"
-        tree = yaml.load(path.read_text())
-        tree["ray"].update(address=cluster.address, storage=f"{store.uri}/ipt", workers=[1, 2], cpus_per_worker=1)
-        yaml.dump(tree, path)
+        settings = {"address": cluster.address, "storage": f"{store.uri}/ipt", "workers": [1, 2], "cpus_per_worker": 1}
+        edit_params(checkout, lambda tree: tree["ray"].update(settings))
         yield cluster
 
 
@@ -219,7 +197,8 @@ def replace_dead(cluster: LocalCluster, checkout: Path) -> None:
 def measure(folder: Path, names: list[str] | None = None) -> str:
     """The table as Markdown, of all stages or those named; the others run once, as what follows needs them."""
     checkout = folder / "checkout"
-    make_checkout(checkout)
+    copy_checkout(Path.cwd(), checkout)
+    edit_params(checkout, small)
     rows = []
     with hosts(folder, checkout) as cluster:
         for stage in STAGES:

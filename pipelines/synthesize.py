@@ -11,7 +11,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -42,11 +42,7 @@ def synthesize(
     the storage is a shared one, those who make them write them there, and `target` gets the manifest.
     """
     settings = params.synthesize
-    jobs = (
-        {"split": split, "start": start}
-        for split, of_split in tiles.items()
-        for start in range(0, int(of_split.rows.sum()), settings.tiles_per_shard)
-    )
+    jobs = shard_jobs(tiles, settings)
     make = functools.partial(make_shard, tiles=tiles, name=name, task=task, settings=settings, seed=params.seed)
     rows = dict.fromkeys(tiles, 0)
     with keeping(storage, target), replace_folder(target) as folder:
@@ -63,6 +59,13 @@ def synthesize(
             (folder / shard["name"]).write_bytes(shard["content"])
             rows[shard["split"]] += shard["rows"]
     return rows
+
+
+def shard_jobs(tiles: dict[str, RowGroups], settings: Synthesize) -> Iterator[dict]:
+    """Of each shard, what `make_shard` makes it of: its split and the first of its tiles."""
+    for split, of_split in tiles.items():
+        for start in range(0, int(of_split.rows.sum()), settings.tiles_per_shard):
+            yield {"split": split, "start": start}
 
 
 def keep_shard(job: dict, *, make: Callable[[dict], dict], place: str, seconds: float) -> DataFile:

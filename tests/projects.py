@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from benchmarks.local_checkout import copy_checkout, edit_params
+
 REPOSITORY = Path(__file__).parent.parent
-YAML_FILE = YAML()
 
 
 class Project:
@@ -21,20 +21,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = ""  # of a Ray cluster that its commands join
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        for name in listed:
-            if (REPOSITORY / name).is_file() and name != "dvc.lock" and not name.startswith(("metrics/", "plots/")):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, folder / name)
-        self.call("git", "init", "-q")
-        self.call("git", "add", "-A")
-        self.call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+        copy_checkout(REPOSITORY, folder)
 
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY", "DVC", "GIT"))}
@@ -74,11 +61,7 @@ class Project:
 
     def edit(self, change) -> None:
         """Apply `change` to the tree of params.yaml."""
-        path = self.folder / "params.yaml"
-        tree = YAML_FILE.load(path.read_text())
-        change(tree)
-        with path.open("w") as file:
-            YAML_FILE.dump(tree, file)
+        edit_params(self.folder, change)
 
     def json(self, name: str) -> dict:
         return json.loads((self.folder / name).read_text())

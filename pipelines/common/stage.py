@@ -53,12 +53,9 @@ def of_data(error: BaseException) -> str | None:
 
     None where there is none. To try again does not help: such data has to be made anew.
     """
-    for cause in _causes(error):
-        if type(cause).__module__.startswith("pipelines.data."):
-            return str(cause)
-        if found := _OF_DATA.search(str(cause)):  # passed on as text alone
-            return found[1]
-    return None
+    causes = _causes(error)
+    raised = (str(each) for each in causes if type(each).__module__.startswith("pipelines.data."))
+    return next(raised, None) or _as_text(causes, _OF_DATA)
 
 
 def _told(error: BaseException) -> str | None:
@@ -66,8 +63,13 @@ def _told(error: BaseException) -> str | None:
     causes = _causes(error)
     if isinstance(causes[-1], CANNOT_GO_ON):
         return str(causes[-1]) or type(causes[-1]).__name__
-    ours = (_OURS.search(str(each)) for each in causes)  # where Ray Data passes it on as text alone
-    return next((found[1] for found in ours if found), None)
+    return _as_text(causes, _OURS)
+
+
+def _as_text(causes: list[BaseException], pattern: re.Pattern[str]) -> str | None:
+    """What the first traceback inside of them that ends so said, where Ray Data passes it on as text alone."""
+    found = (pattern.search(str(each)) for each in causes)
+    return next((each[1] for each in found if each), None)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

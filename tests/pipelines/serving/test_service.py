@@ -94,9 +94,14 @@ def log_of(service: Service) -> list[dict]:
     return [json.loads(line) for line in service._log.take()]
 
 
+def start_processes(answers, service) -> None:
+    """Both that read files are ready when it has answered: what a test measures does not wait for their start."""
+    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))
+
+
 def test_requests_at_the_same_time_share_a_batch_and_keep_their_formats(answers, settings, model):
     service = Service(replace(settings, batch_wait=0.5))
-    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
+    start_processes(answers, service)
     wishes = [
         (encoded(seed=1), {"task": "denoise"}),
         (encoded(mode="RGBA", seed=2), {"task": "deblur"}),
@@ -310,7 +315,7 @@ def test_progress_by_tile_and_by_place(answers, settings, model, monkeypatch):
     monkeypatch.setattr("ipt.page.progress.affordable_tile", lambda *_: 100)
     monkeypatch.setattr("ipt.page.progress.LOOKS", 0.001)
     service, image = Service(settings), encoded(size=(600, 100))
-    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
+    start_processes(answers, service)
     asked = restore(image, {"accept": PROGRESS}, task="derain")
     both = [lines_of(answer) for answer in answers(service, asked, asked)]
     wanted = restore_image(model, read_photo(image).levels, task="derain", tile=100)
@@ -326,7 +331,7 @@ def test_progress_by_tile_and_by_place(answers, settings, model, monkeypatch):
 
 def test_what_goes_wrong_while_it_is_told_is_a_line_and_before_that_an_answer(answers, settings, monkeypatch):
     service, told = Service(replace(settings, timeout=0.3)), {"accept": PROGRESS}
-    answers(service, *(restore_at("/look", encoded()) for _ in range(4)))  # by then both processes are ready
+    start_processes(answers, service)
     assert answers(service, restore(encoded(), told, task="dance"))[0].status_code == 400
     broken = answers(service, restore(encoded()[:100], told))[0]
     assert (broken.status_code, lines_of(broken)[0][-1]["status"]) == (200, 422)
