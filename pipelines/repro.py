@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 LOCK = Path(".dvc/tmp/repro.lock")
 
@@ -26,17 +27,27 @@ def main() -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
             print(
-                f"make repro: another one is at work here ({lock.read().strip()}, or what it began); wait for it or "
-                "stop it",
+                f"make repro: another one is at work here ({_holder(lock)}, or what it began); wait for it or stop it",
                 file=sys.stderr,
             )
             return 1
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
         lock.flush()
-        return _repro(arguments, lock.fileno())
+        status = _repro(arguments, lock.fileno())
+        lock.truncate(0)  # the next one has this file before it has said who it is
+        return status
+
+
+def _holder(lock: TextIO) -> str:
+    """Who holds the lock; waits at most a second for one that has just taken it to say so."""
+    for _ in range(100):
+        lock.seek(0)
+        if holder := lock.read():
+            return holder
+        time.sleep(0.01)
+    return "a process that has not said which"
 
 
 def _repro(arguments: list[str], lock: int) -> int:

@@ -50,14 +50,11 @@ class Checkpoints:
 
     def restore(self) -> None:
         """Load the last checkpoint into state and history, where there is one, and report that this worker is there."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint:
-            self.patience(self._load, checkpoint)
-        else:
-            latest = self.patience(latest_checkpoint, self.storage, self.run)  # Ray notes it a moment later
-            start = latest.folder if latest else self.start
-            if start:
-                self.patience(self._fetch, start)
+        # Not Ray's own note: it comes a moment after this one, and a run that is stopped in between would go back.
+        latest = self.patience(latest_checkpoint, self.storage, self.run)
+        start = latest.folder if latest else self.start
+        if start:
+            self.patience(self._fetch, start)
         ray.train.report({"step": self.state.step})  # the first report: `_Notes` in workers.py notes the run
 
     def begin(self, step: int, seconds_ago: float) -> int:
@@ -89,18 +86,11 @@ class Checkpoints:
         if self.written != self.state.step:
             self.write()
 
-    def _load(self, checkpoint: ray.train.Checkpoint) -> None:
-        with checkpoint.as_directory() as folder:
-            self._read(Path(folder))
-
     def _fetch(self, start: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.storage.fetch(start, Path(folder))
-            self._read(Path(folder))
-
-    def _read(self, folder: Path) -> None:
-        self.state.load(folder)
-        self.history = History.read(folder)
+            self.state.load(Path(folder))
+            self.history = History.read(Path(folder))
 
     def _upload(self, checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
         store = ray.train.get_context().get_storage()

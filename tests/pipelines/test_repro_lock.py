@@ -1,5 +1,6 @@
 """`make repro` for one caller at a time, with a DVC that only waits."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -60,3 +61,16 @@ def test_the_second_caller_waits_for_what_a_killed_first_one_began(start, tmp_pa
     while (third := start(0)).wait(30):  # the lock goes with the child, a moment after the signal
         assert time.monotonic() < until
     assert third.returncode == 0
+
+
+def test_a_caller_that_comes_before_the_first_one_has_said_who_it_is(start, tmp_path):
+    place = tmp_path / ".dvc" / "tmp" / "repro.lock"
+    place.parent.mkdir(parents=True)
+    with place.open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = start(0)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.3)
+        lock.write("process 7, since 12:00:00")
+        lock.flush()
+        assert "another one is at work here (process 7, since 12:00:00, or" in second.communicate(timeout=30)[1]
