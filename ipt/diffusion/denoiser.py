@@ -59,6 +59,7 @@ class IntervalDenoiser(nn.Module):
         table = noise_intervals(schedule, intervals)
         self.register_buffer("interval_of_timestep", table, persistent=False)
         self.intervals = int(table.max()) + 1
+        self._table: list[int] = table.tolist()
         self._schedule = schedule  # no buffer: half precision would change it
         self._merged: dict[int, nn.Module] = {}
         self._merged_from: list[tuple[int, int]] = []
@@ -74,36 +75,34 @@ class IntervalDenoiser(nn.Module):
         """
         given = self._signature.bind(*args, **kwargs).arguments
         sample = next(iter(given.values()))
-        index = self.interval_of(given.get("timestep"), len(sample))
-        if interval is not None:
-            index = interval
-        elif not (self.training or torch.is_grad_enabled()):
-            first = int(index[0])
-            if bool((index == first).all()):
-                return self.merged(first)(*args, **kwargs)
-        with selected(self.denoiser, index):
+        # Python's numbers: after a pass through the network the processor's caches are cold for every call into torch.
+        intervals = self.intervals_of(given.get("timestep"), len(sample))
+        if interval is None and len(set(intervals)) == 1 and not (self.training or torch.is_grad_enabled()):
+            return self.merged(intervals[0])(*args, **kwargs)
+        if interval is None:
+            interval = torch.tensor(intervals, device=self.interval_of_timestep.device).expand(len(sample))
+        with selected(self.denoiser, interval):
             return self.denoiser(*args, **kwargs)
 
-    def interval_of(self, timestep: Tensor | int | None, batch: int) -> Tensor:
-        """The interval of each sample of a batch, (B,); `timestep` as in `forward`."""
-        table = self.interval_of_timestep
-        whole = isinstance(timestep, int) and not isinstance(timestep, bool)
+    def intervals_of(self, timestep: Tensor | int | None, batch: int) -> list[int]:
+        """The interval of each sample of a batch, or one where there is one timestep; `timestep` as in `forward`."""
         if isinstance(timestep, Tensor):
             whole = not (timestep.is_floating_point() or timestep.is_complex() or timestep.dtype == torch.bool)
+            if whole and timestep.shape not in ((), (1,), (batch,)):
+                raise ValueError(
+                    f"timestep: expected one, or one for each of {batch} samples, got shape {tuple(timestep.shape)}"
+                )
+            steps = [timestep.item()] if timestep.dim() == 0 else timestep.tolist()
+        else:
+            whole, steps = isinstance(timestep, int) and not isinstance(timestep, bool), [timestep]
         if not whole:
             kind = timestep.dtype if isinstance(timestep, Tensor) else type(timestep).__name__
             raise ValueError(
                 f"timestep: expected integers, got {kind}; use a scheduler that gives them (DDPM, DDIM, DPM-Solver++)"
             )
-        timestep = torch.as_tensor(timestep, device=table.device)
-        if timestep.shape not in ((), (1,), (batch,)):
-            raise ValueError(
-                f"timestep: expected one, or one for each of {batch} samples, got shape {tuple(timestep.shape)}"
-            )
-        low, high = int(timestep.min()), int(timestep.max())
-        if low < 0 or high >= len(table):
-            raise ValueError(f"timestep: expected 0 to {len(table) - 1}, got {low if low < 0 else high}")
-        return table[timestep.long()].expand(batch)
+        if outside := [step for step in steps if not 0 <= step < len(self._table)]:
+            raise ValueError(f"timestep: expected 0 to {len(self._table) - 1}, got {outside[0]}")
+        return [self._table[step] for step in steps]
 
     def merged(self, interval: int) -> nn.Module:
         """The plain denoiser of one interval: W_t in its weights. Kept and shared: not to be changed."""
