@@ -35,7 +35,7 @@ class Cluster:
     storage_latency: float = 0.0  # of all requests that a row group takes
     # handing out
     window: int = 200  # segments planned at once
-    readers: int = 1  # for each worker
+    readers: int = 2  # of all workers
     in_flight: int = 2  # segments that a reader has at once
     rest: float = 0.0  # of the executor between two turns
     turn: float = 0.0  # of the executor, each turn

@@ -29,7 +29,7 @@ from benchmarks.cluster_numbers import (
     TURN_COST,
 )
 from benchmarks.cluster_parts import Cluster, Outcome
-from pipelines.training.stream import TURN, WINDOW
+from pipelines.training.stream import TURN, WINDOW, reader_count
 
 
 def shared(seconds: float, gradients: float) -> dict:
@@ -39,13 +39,14 @@ def shared(seconds: float, gradients: float) -> dict:
     return {"forward": forward, "backward": backward, "update": update, "buckets": buckets}
 
 
-def two_cores(samples: int, steps: int, **more) -> Cluster:
+def two_cores(samples: int, steps: int, workers: int = 1, **more) -> Cluster:
     """The machine of the measured rows, whose disk is never waited for; `samples` is a worker's batch."""
     given = {
-        "nodes": 1, "workers": 1, "cores": 2, "samples": samples, "steps": steps, "segment_steps": 640 // samples,
-        "group_rows": GROUP_ROWS, "segment_groups": 20, "row_bytes": ROW, "sample_bytes": CROP, "read": READ,
-        "rest": TURN, "turn": TURN_COST, "hand_out": HAND_OUT, "put": PUT, "start": START,
-        "start_reader": START_READER, "convert": NUMBERS, "on_cores": True, "inside_rate": EXCHANGE_RATE,
+        "nodes": 1, "workers": workers, "readers": reader_count(workers, 0), "cores": 2, "samples": samples,
+        "steps": steps, "segment_steps": 640 // samples, "group_rows": GROUP_ROWS, "segment_groups": 20,
+        "row_bytes": ROW, "sample_bytes": CROP, "read": READ, "rest": TURN, "turn": TURN_COST, "hand_out": HAND_OUT,
+        "put": PUT, "start": START, "start_reader": START_READER, "convert": NUMBERS, "on_cores": True,
+        "inside_rate": EXCHANGE_RATE,
     }  # fmt: skip
     return Cluster(**(given | more))
 
@@ -53,13 +54,13 @@ def two_cores(samples: int, steps: int, **more) -> Cluster:
 def in_memory(samples: int, step: float, workers: int) -> Cluster:
     """Steps alone, as of `make bench-scaling`."""
     nothing = dict.fromkeys(("read", "rest", "turn", "hand_out", "put", "start", "start_reader", "convert"), 0.0)
-    jitter = {"workers": workers, "jitter": JITTER}
-    return two_cores(samples, 400, **(nothing | jitter | {"segment_steps": 400} | shared(step, GRADIENTS)))
+    more = {"segment_steps": 400, "jitter": JITTER} | shared(step, GRADIENTS)
+    return two_cores(samples, 400, workers, **(nothing | more))
 
 
 def handing_out(workers: int, rest: float) -> Cluster:
     """Segments of nothing, as of `make bench-hand-out`; one window."""
-    return two_cores(1, 128 * (WINDOW // workers), workers=workers, segment_steps=128, segment_groups=1, row_bytes=0.0,
+    return two_cores(1, 128 * (WINDOW // workers), workers, segment_steps=128, segment_groups=1, row_bytes=0.0,
                      sample_bytes=0.0, read=0.0, convert=0.0, rest=rest)  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def reading() -> list[Row]:
     """`make bench-ingest`, and the default run's training."""
     raw, png = (two_cores(20, 1600, read=read * BESIDE) for read in (READ, READ_PNG))
     parts = shared(AT_ONCE_BF16[10] * RAY_SHARE, GRADIENTS)
-    run = two_cores(10, 3000, workers=2, jitter=JITTER, read=READ * BESIDE, **parts)
+    run = two_cores(10, 3000, 2, jitter=JITTER, read=READ * BESIDE, **parts)
     return [
         Row("bench-ingest: raw levels", 6307, "samples/s", raw, lambda outcome: outcome.rate, given=True),
         Row("bench-ingest: PNG", 1817, "samples/s", png, lambda outcome: outcome.rate),

@@ -43,9 +43,7 @@ class Window:
         """Ray's executor: in each turn what was read goes on, in order, and readers get more."""
         cluster, env, nodes = self.cluster, self.env, self.simulation.nodes
         yield env.timeout(cluster.start)
-        readers = [
-            (nodes[place % len(nodes)], simpy.Resource(env)) for place in range(max(cluster.readers * cluster.ranks, 2))
-        ]
+        readers = [(nodes[place % len(nodes)], simpy.Resource(env)) for place in range(cluster.readers)]
         yield env.all_of([env.process(node.work(cluster.start_reader)) for node, _ in readers])
         reading: dict[simpy.Process, int] = {}  # and the reader
         given, handed = 0, 0
@@ -102,6 +100,7 @@ class Simulation:
         self.cluster, self.env, self.outcome = cluster, simpy.Environment(), Outcome()
         self.random = random.Random(seed)
         self.nodes = [Node(self.env, cluster) for _ in range(cluster.nodes)]
+        self.links = [pipe for node in self.nodes for pipe in (node.into, node.out)]
         self.storage, self.ring = Pipe(cluster.storage_rate), Pipe(cluster.inside_rate)
         self.plan = cluster.windows
         self.windows: dict[int, Window] = {}
@@ -125,14 +124,13 @@ class Simulation:
 
     def tally(self) -> dict[str, float]:
         """Seconds and samples up to now; of all workers, and those of storage, busiest link and cores."""
-        links = [pipe for node in self.nodes for pipe in (node.into, node.out)]
         return {
             "seconds": self.env.now,
             "samples": self.outcome.samples_trained,
             "waited": self.waited,
             "met": self.met,
             "storage": self.storage.carried / self.storage.rate,
-            "links": max(pipe.carried / pipe.rate for pipe in links),
+            "links": max(pipe.carried / pipe.rate for pipe in self.links),
             "cores": max(node.worked for node in self.nodes) / self.cluster.cores,
         }
 
@@ -219,7 +217,7 @@ class Simulation:
         """A ring all-reduce: through each link goes 2 (n - 1) / n of the bytes, once round and round again."""
         cluster = self.cluster
         yield before
-        links = [pipe for node in self.nodes for pipe in (node.into, node.out)] if cluster.nodes > 1 else []
+        links = self.links if cluster.nodes > 1 else []
         yield from transfer(self.env, 2 * (cluster.ranks - 1) / cluster.ranks * size, self.ring, *links)
         if cluster.nodes > 1:
             yield self.env.timeout(2 * cluster.nodes * cluster.link_latency)

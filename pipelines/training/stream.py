@@ -34,6 +34,7 @@ Read = Callable[[int, int], Items]  # (start, stop) -> items start to stop - 1
 
 READERS = 2  # at least, so that one can read ahead
 WINDOW = 200  # reads planned at once: the more there are, the longer each turn of the executor of Ray takes
+EACH = 25  # of them for each worker, where that is more: while they last, the next ones' readers start, in seconds
 TURN = 0.05  # seconds at least between two turns of that executor
 
 
@@ -115,8 +116,8 @@ def worker_items(read: Read, schedule: Schedule, first: int, rank: int) -> Itera
 
 
 def schedule_windows(schedule: Schedule, first: int) -> list[list[tuple[int, int]]]:
-    """The segments from step `first` on, in lists of so many that all workers' together are at most WINDOW."""
-    segments, length = schedule.segments(first), max(WINDOW // schedule.workers, 1)
+    """The segments from step `first` on, in lists: all workers' together are at most WINDOW, or EACH a worker."""
+    segments, length = schedule.segments(first), max(WINDOW // schedule.workers, EACH)
     return list(iter(lambda: list(itertools.islice(segments, length)), []))
 
 
@@ -154,6 +155,11 @@ class Rest(ExecutionCallback):
         time.sleep(TURN)
 
 
+def reader_count(workers: int, spare: float) -> int:
+    """How many processes read for so many workers, where they leave `spare` CPUs: one each, two each at most."""
+    return max(workers, READERS, min(int(spare), 2 * workers))
+
+
 def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]) -> ray.data.Dataset:
     """The items of all workers in the steps of `window`, read as they are consumed.
 
@@ -170,7 +176,7 @@ def window_dataset(read: Read, schedule: Schedule, window: list[tuple[int, int]]
         batch_size=1,
         batch_format="numpy",
         num_cpus=0,
-        concurrency=max(schedule.workers, READERS),
+        concurrency=reader_count(schedule.workers, ray.available_resources().get("CPU", 0)),
     )
 
 

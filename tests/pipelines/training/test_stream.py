@@ -20,6 +20,7 @@ from pipelines.training.stream import (
     Schedule,
     Windows,
     packed,
+    reader_count,
     schedule_windows,
     unpacked,
     window_dataset,
@@ -83,7 +84,15 @@ def test_segments_cover_the_steps_from_anywhere_on_within_intervals(schedule, da
     segments = [segment for window in windows for segment in window]
     assert [step for segment in segments for step in range(*segment)] == list(range(first, schedule.steps))
     assert all((last - 1) // schedule.interval == start // schedule.interval for start, last in segments)
-    assert all(len(window) * schedule.workers <= module.WINDOW for window in windows)
+    assert all(len(window) <= max(module.WINDOW // schedule.workers, module.EACH) for window in windows)
+
+
+@pytest.mark.parametrize(
+    ("workers", "spare", "count"),
+    [(1, 0, 2), (2, 0, 2), (2, 9.5, 4), (8, 0, 8), (8, 3.9, 8), (8, 12, 12), (64, 192, 128)],
+)
+def test_two_processes_read_for_each_worker_where_cores_are_left(workers, spare, count):
+    assert reader_count(workers, spare) == count
 
 
 @given(SCHEDULES)
@@ -164,6 +173,7 @@ def test_real_ray_gives_each_of_three_workers_its_own(local_ray):
 @pytest.mark.slow
 def test_one_window_follows_another(local_ray, monkeypatch):
     monkeypatch.setattr(module, "WINDOW", 3)
+    monkeypatch.setattr(module, "EACH", 3)
     monkeypatch.setattr("ray.train.collective.broadcast_from_rank_zero", lambda data: data)  # a worker alone
     schedule = Schedule(steps=10, items_per_step=2, interval=8, segment=4, workers=1)
     assert len(schedule_windows(schedule, 1)) == 2
