@@ -41,6 +41,7 @@ def model_card(name: str, config: ModelConfig, params: Params, data: str, card: 
         "Instruct-IPT (arXiv 2407.00676). RGB pictures of any size.\n\n"
         "## Data and licences\n\n"
         + "".join(f"- {_source(source, params.register.licences)}\n" for source in params.prepare.sources)
+        + "- What words mean: vectors of GloVe (glove.6B.50d, public domain: PDDL 1.0), which come with the code.\n"
         + f"\nDamage is synthetic, by the recipes of params.yaml. Hash of the data: `{data}`. Code: "
         "Apache-2.0; weights: as far as the photographs' licences allow.\n\n"
         "## Protocol\n\n"

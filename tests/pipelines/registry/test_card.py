@@ -37,6 +37,7 @@ def test_the_card_tells_what_data_protocol_numbers_size_and_speed(card):
     assert "scikit-image" in card
     assert "48 procedural dead-leaves pictures" in card
     assert "`hash`" in card
+    assert "vectors of GloVe" in card
     assert "no border crop" in card
     assert "2026-01-02, commit abc123, 2 CPU threads (x86_64)." in card
     for name in ("derain", "real"):
