@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -89,16 +90,29 @@ def without_biases(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
 
 
 def choose_layers(scores: dict[str, list[float]], least: float) -> list[str]:
-    """The layers whose scores are at least `least` times the mean score of all, in the order of the model.
+    """The layers of the blocks that gain at least `least` times the mean score of all layers, a layer of theirs.
 
-    A layer's score is its mean over tasks, each task relative to its own sum: so a task with small gains has its say.
-    The best layer is always chosen. Raises ValueError where no layer helps.
+    Score is the mean over tasks, each relative to its own sum: so a task with small gains has its say. A block is what
+    `block_of` says. The best one is always chosen; layers come in the order of the model. Raises ValueError where no
+    layer helps.
     """
-    # A cut at a share of the sum would fall into the long tail of layers that all gain next to nothing, where which
-    # ones come along changes from seed to seed.
+    # By blocks: which single layers of a block come out above a cut changes from seed to seed, and with the order in
+    # which threads add up; between the blocks at the finest level and the rest there is a gap.
     table = torch.tensor(list(scores.values()), dtype=torch.float64).clamp_min(0)  # (layers, tasks)
     if not table.sum():
         raise ValueError("sensitivity: no layer's bias gains anything; train the biases longer")
-    relative = (table / table.sum(0).clamp_min(1e-12)).mean(1)
-    enough = relative >= min(least * float(relative.mean()), float(relative.max()))
-    return [name for name, chosen in zip(scores, enough.tolist(), strict=True) if chosen]
+    relative = (table / table.sum(0).clamp_min(1e-12)).mean(1).tolist()
+    blocks: dict[str, list[float]] = {}
+    for name, score in zip(scores, relative, strict=True):
+        blocks.setdefault(block_of(name), []).append(score)
+    means = {block: fmean(values) for block, values in blocks.items()}
+    enough = min(least * fmean(relative), max(means.values()))
+    return [name for name in scores if means[block_of(name)] >= enough]
+
+
+def block_of(layer: str) -> str:
+    """The block a layer is part of, by its name: the module above that which holds it, else the layer by itself.
+
+    Such as encoder.0.0 of encoder.0.0.mixer.expand, and down.0 of down.0.
+    """
+    return layer.rsplit(".", 2)[0] if layer.count(".") >= 2 else layer
