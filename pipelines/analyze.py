@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ipt.biases.rank import affordable_rank, constant_rank, energy_by_rank, singular_spectra
-from ipt.biases.sensitivity import choose_layers, fit_all, fit_biases, sensitivity
+from ipt.biases.sensitivity import choose_layers, fit_all, fit_biases, level_of, sensitivity
 from ipt.files import replace_file
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers, task_parameters
@@ -82,7 +82,7 @@ def analyze(
     bf16 = uses_bf16(params.train.precision, device)
     measure = psnr_meter(samples.measured, device, bf16)
     scores = sensitivity(network, measure)
-    layers = tuple(choose_layers(scores, settings.least) if all_layers else scores)
+    layers = tuple(choose_layers(scores, settings.least, level_of) if all_layers else scores)
     spectra = singular_spectra(network)
     rank = (
         min(

@@ -89,30 +89,30 @@ def without_biases(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 layer.task_up.copy_(up)
 
 
-def choose_layers(scores: dict[str, list[float]], least: float) -> list[str]:
-    """The layers of the blocks that gain at least `least` times the mean score of all layers, a layer of theirs.
+def choose_layers(scores: dict[str, list[float]], least: float, group: Callable[[str], str] = str) -> list[str]:
+    """The layers of each group that gains at least `least` times the mean score of all layers, a layer of its.
 
-    Score is the mean over tasks, each relative to its own sum: so a task with small gains has its say. A block is what
-    `block_of` says. The best one is always chosen; layers come in the order of the model. Raises ValueError where no
-    layer helps.
+    `group` names a layer's group; without it each is one by itself. Score is the mean over tasks, each relative to its
+    own sum: so a task with small gains has its say. The best group is always chosen; layers come in the order of the
+    model. Raises ValueError where no layer helps.
     """
-    # By blocks: which single layers of a block come out above a cut changes from seed to seed, and with the order in
-    # which threads add up; between the blocks at the finest level and the rest there is a gap.
     table = torch.tensor(list(scores.values()), dtype=torch.float64).clamp_min(0)  # (layers, tasks)
     if not table.sum():
         raise ValueError("sensitivity: no layer's bias gains anything; train the biases longer")
     relative = (table / table.sum(0).clamp_min(1e-12)).mean(1).tolist()
-    blocks: dict[str, list[float]] = {}
+    groups: dict[str, list[float]] = {}
     for name, score in zip(scores, relative, strict=True):
-        blocks.setdefault(block_of(name), []).append(score)
-    means = {block: fmean(values) for block, values in blocks.items()}
+        groups.setdefault(group(name), []).append(score)
+    means = {name: fmean(values) for name, values in groups.items()}
     enough = min(least * fmean(relative), max(means.values()))
-    return [name for name in scores if means[block_of(name)] >= enough]
+    return [name for name in scores if means[group(name)] >= enough]
 
 
-def block_of(layer: str) -> str:
-    """The block a layer is part of, by its name: the module above that which holds it, else the layer by itself.
+def level_of(layer: str) -> str:
+    """The level of a `Backbone` that a layer works at, by its name: 0, the finest, with stem and head, 1, ..., middle.
 
-    Such as encoder.0.0 of encoder.0.0.mixer.expand, and down.0 of down.0.
+    Layers are chosen by levels, since which single ones come out above a cut changes from seed to seed, and with the
+    order in which threads add up; between levels there is a gap.
     """
-    return layer.rsplit(".", 2)[0] if layer.count(".") >= 2 else layer
+    part, *path = layer.split(".")
+    return "middle" if part == "middle" else path[0] if path else "0"

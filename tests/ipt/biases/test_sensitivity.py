@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ipt.biases.sensitivity import ByTask, block_of, choose_layers, fit_all, fit_biases, sensitivity, without_biases
+from ipt.biases.sensitivity import ByTask, choose_layers, fit_all, fit_biases, level_of, sensitivity, without_biases
+from ipt.network.backbone import Backbone
 from ipt.network.modulation import modulate, modulated_layers, selected
 from ipt.training.batch import Batch
 from ipt.training.fit import TrainingSettings
@@ -97,25 +98,31 @@ def test_the_layers_that_gain_more_than_their_share():
     assert choose_layers(scores, 100.0) == ["b"]  # one at least
 
 
-def test_a_block_is_chosen_whole_or_not_at_all():
-    mixers, last = ("encoder.0.0.mixer.expand", "encoder.0.0.mixer.project"), "encoder.0.0.feed_forward.expand"
-    others = {"stem": [0.5], "down.0": [0.3], "middle.0.mixer.project": [0.05], "middle.0.feed_forward.expand": [0.2]}
-    for first, second in ((0.05, 0.25), (0.25, 0.05)):  # as it changes from seed to seed
-        scores = {mixers[0]: [first], mixers[1]: [second], last: [0.9]} | others
-        assert choose_layers(scores, 0.5) == [*mixers, last, "stem", "down.0"]
+def test_the_choice_does_not_hang_on_the_tail():
+    tail = {f"tail.{number}": [0.01 * number / 20] for number in range(20)}
+    for noise in (0.5, 1.0, 2.0):
+        scores = {"a": [0.3], "b": [0.1]} | {name: [noise * gain] for name, (gain,) in tail.items()}
+        assert choose_layers(scores, 1.0) == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    ("layer", "block"),
-    [
-        ("encoder.0.1.mixer.expand", "encoder.0.1"),
-        ("middle.0.mixer.project", "middle.0"),
-        ("up.1", "up.1"),
-        ("head",) * 2,
-    ],
-)
-def test_the_block_of_a_layer(layer, block):
-    assert block_of(layer) == block
+def test_a_level_is_chosen_whole_or_not_at_all():
+    finest = ["stem", "encoder.0.0.mixer.expand", "encoder.0.0.mixer.project", "down.0", "head"]
+    others = {"encoder.1.0.mixer.expand": [0.3], "down.1": [0.0], "middle.0.mixer.project": [0.2]}
+    for gains in ([0.5, 0.05, 0.25, 0.3, 1.0], [0.4, 0.25, 0.05, 0.1, 1.2]):  # as it changes from seed to seed
+        scores = {name: [gain] for name, gain in zip(finest, gains, strict=True)} | others
+        assert choose_layers(scores, 1.0, level_of) == finest
+        assert choose_layers(scores, 0.5, level_of) == [*finest, "middle.0.mixer.project"]
+
+
+def test_levels_are_those_of_the_backbone(make_config):
+    """Channels double from level to level: what a level's layers have tells which it is."""
+    config = make_config(width=16, blocks=(1, 2, 1))
+    for name, layer in Backbone(config).named_modules():
+        if isinstance(layer, nn.Linear) and name.split(".")[0] not in ("down", "up"):
+            level = {"0": 0, "1": 1, "middle": 2}[level_of(name)]
+            assert config.width * 2**level in layer.weight.shape, name
+    assert {level_of(name) for name in ("stem", "head", "down.0", "up.0", "decoder.0.0.mixer.expand")} == {"0"}
+    assert (level_of("down.1"), level_of("up.1"), level_of("middle.1.mixer.project")) == ("1", "1", "middle")
 
 
 def test_a_task_with_small_gains_has_its_say():
