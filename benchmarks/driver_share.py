@@ -174,7 +174,8 @@ def main() -> None:
         shards, place = given.measure
         print(json.dumps(measure(Path(shards), Storage(place), given.steps)))
         return
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    Path("build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="build") as name:
         folder = Path(name).resolve()
         storage = Storage(str(folder / "storage"))
         with connected():

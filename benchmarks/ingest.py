@@ -178,7 +178,8 @@ def memory(config: dict, times: int) -> str:
 def compare(config: dict, turns: int, processes: int) -> None:
     """Print the speed of all, in turns, and ratios of those that came one after another."""
     results: dict[str, list] = {"Ray Data": [], "DataLoader": [], "PNG": []}
-    with tempfile.TemporaryDirectory(dir=".") as folder, connected():
+    Path("build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="build") as folder, connected():
         storage = str(Path(folder).resolve())
         coded = png_shards(config["mix"], SHARDS, Path(storage) / "png")
         as_png = config | {"read": functools.partial(read_png_groups, coded, config["crop"])}
