@@ -86,6 +86,7 @@ class IntervalDenoiser(nn.Module):
 
     def intervals_of(self, timestep: Tensor | int | None, batch: int) -> list[int]:
         """The interval of each sample of a batch, or one where there is one timestep; `timestep` as in `forward`."""
+        steps: list[Any]
         if isinstance(timestep, Tensor):
             whole = not (timestep.is_floating_point() or timestep.is_complex() or timestep.dtype == torch.bool)
             if whole and timestep.shape not in ((), (1,), (batch,)):
