@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -16,6 +15,7 @@ from pyarrow.fs import FileSelector, FileSystem
 
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.watched_training import Training
+from ipt.network.checkpoint import sha256
 from pipelines.common.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def undisturbed(project):
     """Loss by step of the same training on this machine alone, which makes what the tests of faults begin with."""
     project.edit(lambda tree: tree["ray"].update(address="local", storage="runs", workers=2))
     project.repro("train")
-    return pd.read_csv(project.folder / "plots/loss.csv").set_index("step")["loss"]
+    return losses(project)
 
 
 def losses(project) -> pd.Series:
@@ -87,8 +87,7 @@ def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, c
     check_one_process_measures_the_same(project)
     stored = (project.folder / "dvc.lock").read_text()
     for lock, count in ((locked, 0), (stored, 2)):  # what was before, and this again
-        (project.folder / "dvc.lock").write_text(lock)
-        project.call("dvc", "checkout", "--force", "data/shards/denoise", "data/shards/derain")
+        put_back(project, lock)
         told = project.call(sys.executable, "-m", "pipelines.storage", "check").stdout
         assert len(re.findall(r"data/shards/\w+: all \d+ files are there", told)) == count
     lost = files["derain/train/00000.parquet"]
@@ -99,13 +98,18 @@ def test_nodes_that_share_only_the_storage_make_the_same(project, undisturbed, c
     project.call("dvc", "repro", "-f", "-s", "synthesize@derain")
     assert "derain: all" in project.call(sys.executable, "-m", "pipelines.storage", "check", "--read").stdout
     assert (project.folder / "dvc.lock").read_text() == stored
-    (project.folder / "dvc.lock").write_text(locked)
-    project.call("dvc", "checkout", "--force", "data/shards/denoise", "data/shards/derain")
+    put_back(project, locked)
 
 
 def hashes(folder):
     for path in folder.rglob("*.parquet"):
-        yield path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+        yield path.relative_to(folder).as_posix(), sha256(path)
+
+
+def put_back(project, lock: str) -> None:
+    """What dvc.lock said before, and the shards that it names."""
+    (project.folder / "dvc.lock").write_text(lock)
+    project.call("dvc", "checkout", "--force", "data/shards/denoise", "data/shards/derain")
 
 
 def check_one_process_measures_the_same(project):
