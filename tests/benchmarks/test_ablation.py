@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import ablation
 from benchmarks.ablation import ROWS, Setting, held_out_psnr, table, train_row
@@ -72,9 +73,20 @@ def test_every_row_trains_and_is_scored(given, row):
     assert all(3 < value < 20 for value in scores.values())
     if row not in ("shared", "film", "prompt", "single"):
         layers = modulated_layers(network)
-        assert len(layers) == (30 if row == "all layers" else 2)
+        assert len(layers) == (len(candidates(given)) if row == "all layers" else 2)
         ranks = {"full rank": 32}.get(row, int(row.split()[1]) if row.startswith("rank") else 2)
         assert max(layer.task_up.shape[-1] for layer in layers.values()) == min(ranks, 32)
+
+
+def candidates(given):
+    """All layers but those that convolve each channel alone and the mixers' scales: see analyze.candidates."""
+    named = given.backbone().named_modules()
+    dense = [
+        name
+        for name, module in named
+        if isinstance(module, nn.Conv2d | nn.Linear) and getattr(module, "groups", 1) == 1
+    ]
+    return [name for name in dense if not name.endswith(".scale")]
 
 
 def test_random_layers_are_other_ones_for_another_seed(given):
