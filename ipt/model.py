@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import checkpoint_folder
-from ipt.understanding.estimator import Estimator
+from ipt.understanding.estimator import MOST_WIDTH, Estimator
 from ipt.understanding.instruction import MOST_READERS, InstructionModel
 
 
@@ -31,14 +31,20 @@ class InstructIPT(TaskNetwork):
         self.instruction = InstructionModel(len(config.tasks)).requires_grad_(False)
         self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
 
-    def make_room(self, names: Collection[str]) -> None:
-        """As many readers of instructions as the weights have, knowing what they know: those of before were fewer."""
-        readers = {name.split(".")[2] for name in names if name.startswith("instruction.readers.")}
-        known = any(name.endswith(".meaning.weight") for name in names)
+    def make_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """As many readers of instructions as the weights have, knowing what they know, and an estimator as wide.
+
+        Those of before were fewer, and it was narrower.
+        """
+        readers = {name.split(".")[2] for name in shapes if name.startswith("instruction.readers.")}
+        known = any(name.endswith(".meaning.weight") for name in shapes)
         here = len(self.instruction.readers), self.instruction.knows_words
         if 0 < len(readers) <= MOST_READERS and (len(readers), known) != here:
             built = InstructionModel(len(self.config.tasks), len(readers), knows_words=known)
             self.instruction = built.requires_grad_(False)
+        *_, width = (self.estimator.width, *shapes.get("estimator.score.weight", ()))
+        if 0 < width <= MOST_WIDTH and width != self.estimator.width:
+            self.estimator = Estimator(len(self.config.tasks), width).requires_grad_(False)
 
     @torch.no_grad()
     def understand(self, instruction: str) -> dict[str, float]:

@@ -23,11 +23,11 @@ def save_weights(network: nn.Module, path: Path, *, half: Callable[[str], bool] 
     path.write_bytes(save({name: value.half() if half(name) else value for name, value in weights.items()}))
 
 
-def tensor_names(path: Path) -> list[str]:
-    """The names of the tensors that `save_weights` wrote; a CheckpointError where it is no such file."""
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes by name of the tensors that `save_weights` wrote; a CheckpointError where it is no such file."""
     try:
         with safe_open(path, "pt") as file:
-            return list(file.keys())
+            return {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as safetensors: {error}") from error
 

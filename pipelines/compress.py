@@ -12,7 +12,7 @@ from ipt.model import InstructIPT
 from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.modulation import modulated_layers, task_parameters
 from ipt.network.task_network import TaskNetwork
-from ipt.weights import load_weights, tensor_names
+from ipt.weights import load_weights, tensor_shapes
 from pipelines.common.files import replace_folder, write_json
 from pipelines.common.params import load_params
 from pipelines.common.paths import COMPRESSED, METRICS, TRAINED, UNDERSTANDING
@@ -31,10 +31,11 @@ def compress(trained: Path, understanding: Path, rank: int | Literal["auto"], ta
     compressed, layers = compress_biases(network, most if rank == "auto" else min(rank, most))
     model = InstructIPT(compressed.config)
     model.backbone.load_state_dict(compressed.backbone.state_dict())
-    reader = understanding / "instruction.safetensors"
-    model.make_room([f"instruction.{name}" for name in tensor_names(reader)])
-    load_weights(model.instruction, reader)
-    load_weights(model.estimator, understanding / "estimator.safetensors")
+    files = {part: understanding / f"{part}.safetensors" for part in ("instruction", "estimator")}
+    shapes = {part: tensor_shapes(path) for part, path in files.items()}
+    model.make_room({f"{part}.{name}": shape for part in shapes for name, shape in shapes[part].items()})
+    for part, path in files.items():
+        load_weights(model.get_submodule(part), path)
     with replace_folder(target) as folder:
         save_model(model, folder, half=True)
     return {

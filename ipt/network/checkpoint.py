@@ -12,7 +12,7 @@ import torch
 from ipt.files import replace_file
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
-from ipt.weights import CheckpointError, load_weights, save_weights, tensor_names
+from ipt.weights import CheckpointError, load_weights, save_weights, tensor_shapes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _SMALL = 30_000  # weights of a network that is built whatever its file holds
@@ -49,7 +49,7 @@ def load_checkpoint(kind: type[Network], folder: Path, device: torch.device | st
     do not fit the config. A folder without SHA256SUMS (of earlier versions) is not checked for the second.
     """
     network = _built(kind, folder)
-    network.make_room(tensor_names(folder / WEIGHTS))
+    network.make_room(tensor_shapes(folder / WEIGHTS))
     load_weights(network, folder / WEIGHTS)
     return network.to(device).eval()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -21,8 +21,8 @@ class TaskNetwork(nn.Module):
         self.backbone = modulate(Backbone(config), len(config.tasks), config.rank, config.layers)
         self._selection = next(iter(modulated_layers(self.backbone).values())).selection
 
-    def make_room(self, names: Collection[str]) -> None:
-        """Before weights of these names are loaded: build what the config does not tell. Here it tells all."""
+    def make_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Before weights of these shapes are loaded: build what the config does not tell. Here it tells all."""
 
     def forward(self, degraded: Tensor, index: Tensor | None, strength: float = 1.0) -> Tensor:
         """Restore `degraded` (B, 3, H, W), any H and W; `index` (B,) is each sample's place in `config.tasks`.

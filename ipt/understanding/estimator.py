@@ -19,9 +19,10 @@ from ipt.understanding.texture import texture
 TILE = 128  # pixels, side of what it looks at
 TILES = 16  # of a large picture
 SMALLEST = 16  # pixels; a smaller picture is enlarged by repeating its edge
-WIDTH = 64
+WIDTH = 128
+MOST_WIDTH = 1024  # that a checkpoint may have
 # More tiles are more evidence, but of one picture, so not as much as if each were another.
-EVIDENCE = 0.3  # power of the number of tiles
+EVIDENCE = 0.4  # power of the number of tiles
 AHEAD = 1e-3  # in scores, so that clean leads and does not tie
 
 
@@ -32,19 +33,24 @@ class Estimator(nn.Module):
     spread: Tensor
     caution: Tensor
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, width: int = WIDTH) -> None:
         super().__init__()
         statistics = texture(torch.zeros(1, 3, SMALLEST, SMALLEST)).shape[1]
         self.register_buffer("mean", torch.zeros(statistics))
         self.register_buffer("spread", torch.ones(statistics))
         self.layers = nn.Sequential(
-            nn.Linear(statistics, WIDTH), nn.GELU(), nn.Dropout(0.3),
-            nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(0.3),
+            nn.Linear(statistics, width), nn.GELU(), nn.Dropout(0.3),
+            nn.Linear(width, width), nn.GELU(), nn.Dropout(0.3),
         )  # fmt: skip
-        self.score = nn.Linear(WIDTH, tasks + 1)
+        self.score = nn.Linear(width, tasks + 1)
         self.register_buffer("caution", torch.zeros(()))  # added to the score of clean of a picture; see trust_clean
         nn.init.zeros_(self.score.weight)  # untrained, it does not know
         nn.init.zeros_(self.score.bias)
+
+    @property
+    def width(self) -> int:
+        """Of its hidden layers."""
+        return self.score.in_features
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to logits (B, tasks + 1)."""

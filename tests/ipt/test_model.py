@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ import ipt.pretrained
 from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
+from ipt.understanding.estimator import MOST_WIDTH, WIDTH, Estimator, estimate
 from ipt.understanding.instruction import MOST_READERS, READERS, InstructionModel
 from ipt.weights import CheckpointError
 
@@ -116,8 +118,26 @@ def test_a_checkpoint_brings_the_readers_that_were_trained(make_config, tmp_path
 
 def test_a_few_bytes_ask_for_no_crowd_of_readers(make_config):
     model = InstructIPT(make_config())
-    model.make_room([f"instruction.readers.{number}.second" for number in range(MOST_READERS + 1)])
+    model.make_room({f"instruction.readers.{number}.second": () for number in range(MOST_READERS + 1)})
     assert len(model.instruction.readers) == READERS
+
+
+@pytest.mark.parametrize("width", [64, WIDTH])  # 64: that of earlier versions
+def test_a_checkpoint_brings_the_estimator_that_was_trained(make_config, tmp_path, fill_parameters, width):
+    model = InstructIPT(make_config()).eval()
+    model.estimator = fill_parameters(Estimator(len(model.config.tasks), width).eval(), 0, 0.1)
+    model.save_pretrained(tmp_path)
+    again = InstructIPT.from_pretrained(tmp_path).estimator
+    assert again.width == width
+    image = np.random.default_rng(0).random((70, 60, 3), np.float32)
+    assert torch.equal(estimate(again, image), estimate(model.estimator, image))
+
+
+@pytest.mark.parametrize("shape", [(4, MOST_WIDTH + 1), (4, 0), ()])
+def test_a_few_bytes_ask_for_no_wide_estimator(make_config, shape):
+    model = InstructIPT(make_config())
+    model.make_room({"estimator.score.weight": shape})
+    assert model.estimator.width == WIDTH
 
 
 def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_config, randomized, tmp_path):
