@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import glob
 import json
 import shutil
@@ -188,18 +189,14 @@ def restore_file(
     """Restore the photograph `source` into `target`, whole or not at all, and say what was done.
 
     A clean one is copied byte for byte. A target whose suffix names another format than the source's becomes a file of
-    that format. What goes wrong is told in the report; what would go wrong with every file, `check_request` tells.
+    that format; one that is an empty file is not there. What goes wrong is told in the report; what would go wrong with
+    every file, `check_request` tells.
     """
     report = Report(str(source), str(target), "failed")
-    if target.is_dir():
-        return dataclasses.replace(report, error=f"{target} is a folder")
-    if target.exists() and not request.overwrite:
-        if source.exists() and target.samefile(source):
-            reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
-            return dataclasses.replace(report, error=reason)
-        return dataclasses.replace(report, status="skipped")
     started = time.perf_counter()
     try:
+        if _is_done(source, target, request):
+            return dataclasses.replace(report, status="skipped")
         original = files.read_photo(source)
         photo = _converted(original, source, target)
         height, width = photo.levels.shape[:2]
@@ -219,8 +216,7 @@ def restore_file(
         )
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
-            compared = target.with_name(target.name + COMPARED)
-            _write_comparison(files, photo, restored, source, compared, request.overwrite)
+            _write_comparison(files, photo, restored, source, _compared(target), request.overwrite)
         if unchanged and photo is original and not photo.foreign:
             with replace_file(target, like=source) as temporary:
                 shutil.copyfile(source, temporary)
@@ -235,9 +231,36 @@ def restore_file(
     )
 
 
+def _is_done(source: Path, target: Path, request: Request) -> bool:
+    """Whether `target` is there and stays; raises an InputError or OSError where it cannot be written."""
+    if target.is_dir():
+        raise InputError(f"{target} is a folder")
+    if not request.overwrite and _is_there(target):
+        if source.exists() and target.samefile(source):
+            reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
+            raise InputError(reason)
+        return True
+    if request.compare:
+        _is_there(_compared(target))  # a name that is too long is told before the work, where its folder is there
+    return False
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something to keep: an empty file is what a full disk or a crash of the machine left."""
+    return path.exists() and not (path.is_file() and path.stat().st_size == 0)
+
+
+def _compared(target: Path) -> Path:
+    return target.with_name(target.name + COMPARED)
+
+
 def _reason(error: Exception, source: Path, target: Path) -> str:
     if isinstance(error, FileExistsError):
         return f"cannot write {target}: {error.filename} is no folder"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename2 or error.filename)  # the second is what a file was to be renamed to
+        remedy = ", or leave --compare out" if name.endswith(COMPARED) else ""
+        return f"cannot write {name}: {error.strerror}; give {source} a shorter name{remedy}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot write {target}: {error.strerror}"
     text = " ".join(str(error).split()).removeprefix(f"{source}: ")
@@ -294,7 +317,7 @@ def _write_comparison(
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
     content = files.encode_photo(plain, sheet)
-    if compared.exists() and not overwrite and compared.read_bytes() != content:
+    if not overwrite and _is_there(compared) and compared.read_bytes() != content:
         raise InputError(f"{compared} is there already; --overwrite replaces it")
     with replace_file(compared, like=source) as temporary:
         temporary.write_bytes(content)

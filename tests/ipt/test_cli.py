@@ -155,6 +155,19 @@ def test_a_full_disk_fails_the_files_one_by_one_and_leaves_no_halves(ipt, monkey
     assert ipt("restore", "in", "-o", "out").exit_code == 0
 
 
+def test_a_name_that_is_too_long_in_another_format_or_with_a_comparison_costs_its_own_file(ipt):
+    photograph("a.jpg").rename("a" * 251 + ".jpg"), photograph("b.jpg")
+    result = ipt("restore", "*.jpg", "-o", "out", "--format", "webp")
+    assert (result.exit_code, tree("out")) == (1, ["b.webp"])
+    assert ": failed: cannot write out/aaa" in result.stderr
+    assert ".webp: File name too long; give aaa" in result.stderr
+    assert result.stderr.splitlines()[1:] == ["ipt: 1 file could not be restored"]
+    result = ipt("restore", "*.jpg", "-o", "two", "--compare")
+    assert (result.exit_code, tree("two")) == (1, ["b.jpg", "b.jpg.compare.jpg"])
+    assert "or leave --compare out" in result.stderr
+    assert ipt("restore", "*.jpg", "-o", "two").exit_code == 0  # a name of 255 bytes can be written
+
+
 def test_json_has_a_line_for_each_file(ipt):
     photograph("in/a.png")
     Path("in/b.png").touch()

@@ -371,6 +371,21 @@ def test_what_is_there_is_skipped_or_replaced(model, tmp_path):
     assert read_photo(target).format == "PNG"
 
 
+def test_what_a_full_disk_or_a_crash_left_empty_is_done_again(model, tmp_path):
+    source, request = saved(tmp_path / "a.png"), dataclasses.replace(DERAIN, compare=True)
+    for name in ("b.png", f"b.png{COMPARED}"):
+        (tmp_path / name).touch()
+    assert restore_file(model, source, tmp_path / "b.png", request).status == "restored"
+    assert read_photo(tmp_path / "b.png").levels.shape == (24, 30, 3)
+    assert read_photo(tmp_path / f"b.png{COMPARED}").levels.shape == (24, 64, 3)
+
+
+def test_a_pipe_in_the_place_of_the_target_is_no_empty_file(model, tmp_path):
+    os.mkfifo(tmp_path / "b.png")
+    assert restore_file(model, saved(tmp_path / "a.png"), tmp_path / "b.png", DERAIN).status == "skipped"
+    assert (tmp_path / "b.png").is_fifo()
+
+
 @pytest.mark.parametrize("how", ["same", "link", "other spelling"])
 def test_the_input_itself_is_replaced_only_when_asked_for(model, tmp_path, how):
     source = saved(tmp_path / "a.png")
@@ -402,6 +417,18 @@ def test_an_output_that_cannot_be_written_is_named(model, tmp_path, in_the_way):
         report = restore_file(model, source, tmp_path / target, dataclasses.replace(DERAIN, overwrite=overwrite))
         assert (report.status, report.error) == ("failed", message)
     assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("a" * 252 + ".png", ""), ("a" * 240 + f".jpg{COMPARED}", ", or leave --compare out")]
+)
+def test_a_name_that_is_too_long_is_told_before_any_work(model, tmp_path, monkeypatch, name, remedy):
+    monkeypatch.setattr(photographs, "restore_tasks", None)
+    source, target = saved(tmp_path / "a.jpg"), tmp_path / "out" / name.removesuffix(COMPARED)
+    target.parent.mkdir()
+    report = restore_file(model, source, target, dataclasses.replace(DERAIN, compare=bool(remedy)))
+    reason = f"cannot write {tmp_path}/out/{name}: File name too long; give {source} a shorter name{remedy}"
+    assert (report.status, report.error) == ("failed", reason)
 
 
 @pytest.mark.parametrize("seen", ["denoise", "clean"])
