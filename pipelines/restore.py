@@ -25,7 +25,8 @@ from ipt.model import InstructIPT
 from ipt.photos.file_processes import FileProcesses
 from ipt.reports import print_reports
 from ipt.restoring.budget import MemoryBudget, file_limits
-from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
+from ipt.restoring.finding import find_photographs
+from ipt.restoring.photographs import Report, Request, check_request, restore_file
 from pipelines.cluster.connection import connected
 from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
