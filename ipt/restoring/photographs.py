@@ -23,7 +23,7 @@ from ipt.photos.images import FORMATS, ImageError
 from ipt.photos.photo import Photo
 from ipt.restoring.finding import COMPARED, InputError
 from ipt.restoring.memory import out_of_memory
-from ipt.restoring.restore import Quality, plan_restoration, restore_tasks
+from ipt.restoring.restore import Plan, Quality, plan_restoration, restore_tasks
 from ipt.restoring.tiles import spans
 
 _LONGEST = 65500  # pixels, side of a JPEG
@@ -97,13 +97,18 @@ def check_request(model: InstructIPT, request: Request) -> None:
 
 
 def restore_file(
-    model: InstructIPT, source: Path, target: Path, request: Request, files: PhotoFiles = in_this_process
+    model: InstructIPT,
+    source: Path,
+    target: Path,
+    request: Request,
+    files: PhotoFiles = in_this_process,
+    memory: int | None = None,
 ) -> Report:
     """Restore the photograph `source` into `target`, whole or not at all, and say what was done.
 
     A clean one is copied byte for byte. A target whose suffix names another format than the source's becomes a file of
-    that format; one that is an empty file is not there. What goes wrong is told in the report; what would go wrong with
-    every file, `check_request` tells.
+    that format; one that is an empty file is not there. `memory` is what tiles may take, as in `restore_tasks`. What
+    goes wrong is told in the report; what would go wrong with every file, `check_request` tells.
     """
     report = Report(str(source), str(target), "failed")
     started = time.perf_counter()
@@ -118,15 +123,7 @@ def restore_file(
         report = dataclasses.replace(
             report, tasks=plan.tasks, by=plan.by, understood=plan.understood, probabilities=plan.probabilities
         )
-        restored = restore_tasks(
-            model,
-            photo.levels,
-            plan.tasks,
-            strength=request.strength,
-            tile=request.tile,
-            precision=request.precision,
-            quality=request.quality,
-        )
+        restored = _restored(model, photo, plan, request, memory)
         unchanged = not plan.tasks or np.array_equal(restored, photo.levels)
         if request.compare:  # first: a file that is there counts as done
             _write_comparison(files, photo, restored, source, _compared(target), request.overwrite)
@@ -141,6 +138,19 @@ def restore_file(
         report,
         status="unchanged" if unchanged else "restored",
         seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def _restored(model: InstructIPT, photo: Photo, plan: Plan, request: Request, memory: int | None) -> np.ndarray:
+    return restore_tasks(
+        model,
+        photo.levels,
+        plan.tasks,
+        strength=request.strength,
+        tile=request.tile,
+        memory=memory,
+        precision=request.precision,
+        quality=request.quality,
     )
 
 

@@ -225,6 +225,15 @@ def test_strength_and_tiles_do_what_they_say(model, tmp_path):
     assert np.abs(levels[0] - levels[2]).mean() > 1
 
 
+def test_tiles_take_no_more_memory_than_is_said(model, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "ipt.restoring.restore.affordable_tile", lambda *arguments: asked.append(arguments[-1]) or 10_000
+    )
+    restore_file(model, saved(tmp_path / "a.png"), tmp_path / "b.png", DERAIN, memory=123)
+    assert asked == [123]
+
+
 def damaged(tmp_path, how):
     path = tmp_path / "bad.jpg"
     if how == "folder":
