@@ -21,6 +21,7 @@ from ipt import pretrained
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
 from ipt.reports import describe
 from ipt.restoring import photographs
@@ -136,6 +137,15 @@ def test_bad_files_are_told_and_the_others_are_restored(ipt):
     assert told[2].startswith("in/page.jpg: failed: cannot be read as an image: not one of JPEG, PNG, WEBP, TIFF, BMP")
     assert told[3:] == ["ipt: 3 files could not be restored"]
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_a_file_that_kills_its_reader_is_told_and_the_others_are_restored(ipt, monkeypatch):
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    photograph("in/b.png")
+    Path("in/a.png").write_bytes(b"crash")
+    result = ipt("restore", "in", "-o", "out")
+    assert (result.exit_code, tree("out")) == (1, ["b.png"])
+    assert result.stderr.startswith("in/a.png: failed: its decoder crashed")
 
 
 def test_a_full_disk_fails_the_files_one_by_one_and_leaves_no_halves(ipt, monkeypatch):

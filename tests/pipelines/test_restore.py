@@ -16,6 +16,7 @@ import pipelines  # noqa: F401  sets Ray's environment
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
 from ipt.restoring.budget import FILES, NETWORK, PROCESS, MemoryBudget
 from ipt.restoring.photographs import Report, Request
@@ -105,6 +106,16 @@ def test_as_many_share_the_memory_as_one_machine_has(monkeypatch):
     nodes = [{"Alive": alive, "Resources": resources} for alive, resources in machines]
     monkeypatch.setattr(restore.ray, "nodes", lambda: nodes)
     assert [restore._most_on_a_machine(name) for name in ("CPU", "GPU", "TPU")] == [8, 4, 1]
+
+
+def test_a_file_that_kills_its_reader_fails_alone(model, monkeypatch):
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    photograph("a.png")
+    Path("crash.png").write_bytes(b"crash")
+    done = Restorer(model, Request(), gpu=False, together=1)(batch_of([Path("crash.png"), Path("a.png")]))
+    bad, good = [Report.from_json(line) for line in done["report"].to_pylist()]
+    assert (bad.status, good.status) == ("failed", "restored")
+    assert "its decoder crashed" in bad.error
 
 
 @pytest.mark.parametrize(
