@@ -27,7 +27,7 @@ from ipt import InstructIPT
 from ipt.files import replace_file
 from ipt.photos import read_photo
 from ipt.pixels import to_unit
-from ipt.restoring.photographs import find_photographs
+from ipt.restoring.finding import find_photographs
 from ipt.restoring.restore import plan_restoration, restore_tasks
 from pipelines.data.metrics import psnr
 

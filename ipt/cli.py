@@ -84,7 +84,8 @@ def restore(
 
     limits = file_limits(MemoryBudget.of_what_is_free().files_alone())
     with ending_in_words(), FileProcesses(1, limits) as processes:  # which starts while torch is imported
-        from ipt.restoring.photographs import Request, check_request, find_photographs
+        from ipt.restoring.finding import find_photographs
+        from ipt.restoring.photographs import Request, check_request
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
         files = find_photographs(inputs, output, kind and f".{kind}")

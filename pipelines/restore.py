@@ -25,20 +25,22 @@ from ipt.model import InstructIPT
 from ipt.photos.file_processes import FileProcesses
 from ipt.reports import print_reports
 from ipt.restoring.budget import MemoryBudget, file_limits
-from ipt.restoring.photographs import Report, Request, check_request, find_photographs, restore_file
+from ipt.restoring.finding import find_photographs
+from ipt.restoring.photographs import Report, Request, check_request, restore_file
 from pipelines.cluster.connection import connected
-from pipelines.common.processes import usable_cores
 from pipelines.common.stage import run
 
 
 class Restorer:
-    """Restores the files of a batch, in a process of its own with a device of its own."""
+    """Restores the files of a batch, in a process of its own with a device of its own, as one of `together` on its
+    machine, which share the memory."""
 
-    def __init__(self, model: InstructIPT, request: Request, gpu: bool) -> None:
+    def __init__(self, model: InstructIPT, request: Request, gpu: bool, together: int) -> None:
         if not gpu:
             torch.set_num_threads(1)  # one of these runs on each core
-        cores = 1 if gpu else usable_cores()
-        self.files = FileProcesses(1, file_limits(MemoryBudget.of_what_is_free().files(cores)))
+        budget = MemoryBudget.of_what_is_free()
+        self.files = FileProcesses(1, file_limits(budget.files(together)))
+        self.memory = budget.network(together).each
         self.model = model.to("cuda" if gpu else "cpu")
         self.request = request
 
@@ -46,7 +48,9 @@ class Restorer:
         """`source` and `target` (paths as bytes) to `report` (JSON of a Report)."""
         columns = [map(Path, map(os.fsdecode, batch[name].to_pylist())) for name in ("source", "target")]
         pairs = zip(*columns, strict=True)
-        reports = [restore_file(self.model, source, target, self.request, self.files) for source, target in pairs]
+        reports = [
+            restore_file(self.model, source, target, self.request, self.files, self.memory) for source, target in pairs
+        ]
         return pa.table({"report": [report.to_json() for report in reports]})
 
 
@@ -56,6 +60,7 @@ def restore_everywhere(model: InstructIPT, files: list[tuple[Path, Path]], reque
     cpus = int(ray.cluster_resources().get("CPU", 1))
     # On CPUs a process of one thread for each core does more than fewer with more threads.
     actors = max(min(gpus or cpus, len(files)), 1)
+    together = min(actors, _most_on_a_machine("GPU" if gpus else "CPU"))
     # Absolute, but a link keeps its own name; bytes, for a name need not be UTF-8.
     rows = [
         {name: os.fsencode(path.absolute()) for name, path in zip(("source", "target"), pair, strict=True)}
@@ -63,7 +68,7 @@ def restore_everywhere(model: InstructIPT, files: list[tuple[Path, Path]], reque
     ]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Restorer,
-        fn_constructor_args=(model.cpu(), request, gpus > 0),
+        fn_constructor_args=(model.cpu(), request, gpus > 0, together),
         batch_size=1,
         batch_format="pyarrow",
         num_gpus=1 if gpus else 0,
@@ -72,6 +77,11 @@ def restore_everywhere(model: InstructIPT, files: list[tuple[Path, Path]], reque
     )
     for row in dataset.iter_rows():
         yield Report.from_json(row["report"])
+
+
+def _most_on_a_machine(resource: str) -> int:
+    """How many of a resource the machine of the cluster has that has most."""
+    return max(1, *(int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]))
 
 
 def main() -> None:

@@ -86,6 +86,8 @@ LEFT_OUT = {
     "pipelines/cluster": "where a stage runs, as the block `ray` of params.yaml says, which is in no cache key either",
     "pipelines/tracking": "who is told of a stage",
     "ipt/files.py": "writes what it is given",
+    "ipt/restoring/budget.py": "how much memory a picture may take, not what becomes of it",
+    "ipt/restoring/free_memory.py": "how much of it there is",
 }
 PACKED = {"register": "ipt"}  # a package that a stage puts whole into what it makes
 

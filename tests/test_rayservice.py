@@ -29,7 +29,8 @@ def test_the_manifest_has_known_fields_and_this_ray(manifest):
     assert f"\nray=={cluster['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
 
 
-def test_the_configuration_is_one_of_ray_serve_and_of_the_builder(manifest):
+def test_the_configuration_is_one_of_ray_serve_and_of_the_builder(manifest, monkeypatch):
+    monkeypatch.setenv(TOKEN, "open sesame")
     config = ServeDeploySchema.model_validate(YAML(typ="safe").load(manifest["spec"]["serveConfigV2"]))
     (application,) = config.applications
     module, name = application.import_path.split(":")
@@ -46,4 +47,5 @@ def test_every_node_has_one_image_and_the_token(manifest):
     containers = [group["template"]["spec"]["containers"][0] for group in groups]
     assert len({container["image"] for container in containers}) == 1
     assert all(container["env"] == containers[0]["env"] for container in containers)
-    assert TOKEN in {variable["name"] for variable in containers[0]["env"]}
+    (token,) = (variable for variable in containers[0]["env"] if variable["name"] == TOKEN)
+    assert "optional" not in token["valueFrom"]["secretKeyRef"]  # without the secret no pod starts

@@ -146,8 +146,8 @@ def restorer(
                 for flip in flips:
                     restored = restored + network(batch.flip(flip)).flip(flip)
                 batch = (restored / (1 + len(flips))).clamp(0, 1)
-        if not batch.isfinite().all():
-            raise RuntimeError("restoring gave values that are no numbers; try --precision fp32, or another model")
+        if error := no_numbers(batch):
+            raise error
         return batch[0].permute(1, 2, 0).cpu().numpy()
 
     @torch.inference_mode()
@@ -160,6 +160,13 @@ def restorer(
             return restore_in_tiles(image, restore_part, tile=side, reach=reach, multiple=model.config.size_multiple)
 
     return restore
+
+
+def no_numbers(restored: torch.Tensor) -> RuntimeError | None:
+    """The error for restored values of which some are no numbers, and would be black as pixels; None where all are."""
+    if restored.isfinite().all():
+        return None
+    return RuntimeError("restoring gave values that are no numbers; try --precision fp32, or another model")
 
 
 def check_image(image: np.ndarray) -> None:

@@ -17,6 +17,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ipt.photos import images
 from ipt.photos.file_processes import FileProcesses
 from ipt.photos.images import FORMATS, ImageError
+from ipt.restoring.budget import MemoryBudget, file_limits
+from pipelines.common.processes import usable_cores
 from pipelines.pictures.dead_leaves import draw_dead_leaves
 
 if TYPE_CHECKING:  # worker processes import this module, and params imports all degradations
@@ -151,8 +153,8 @@ def _is_ours(picture: Picture) -> bool:
 
 @functools.cache
 def _files() -> FileProcesses:
-    """The process that reads the files of this one, which ends with it; worker processes have one each."""
-    return FileProcesses()
+    """The process that reads the files of this one, which ends with it; worker processes, one a core, have one each."""
+    return FileProcesses(1, file_limits(MemoryBudget.of_what_is_free().files(usable_cores())))
 
 
 def _folder_pictures(folder: Folder) -> list[Picture]:

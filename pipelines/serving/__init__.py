@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 def app(arguments: dict[str, Any]) -> Application:
     """The application for `serve run`, `serve build` and KubeRay: `serve run pipelines.serving:app model=FOLDER`.
 
-    `arguments` are the options of `python -m pipelines.serve` but host and port, with underscores, and `replicas`.
-    Raises ValueError for an unknown one or a value out of range.
+    `arguments` are the options of `python -m pipelines.serve` but host and port, with underscores, `replicas`, and
+    `without_token`: where Ray listens is not known here, so a service that asks for no token has to be asked for.
+    Raises ValueError for an unknown one, a value out of range, and a token that is missing.
     """
     from pipelines.serving.deployment import application, settings_from
 

@@ -45,13 +45,16 @@ def settings_from(arguments: dict[str, Any]) -> tuple[Settings, int]:
     """The settings that differ from DEFAULTS in `arguments`, as text or numbers, and how many replicas are wanted.
 
     A replica has one thread where `threads` does not say otherwise; the token is the environment's. Raises ValueError
-    for an unknown argument or a value out of range.
+    for an unknown argument, a value out of range, and where there is no token and `without_token` is not true.
     """
-    known = (*DEFAULTS, "threads", "replicas")
+    known = (*DEFAULTS, "threads", "replicas", "without_token")
     for name in arguments:
         if name not in known:
             raise ValueError(f"{name}: unknown argument; expected {', '.join(known)}")
-    values = DEFAULTS | {"threads": 1, "replicas": 1} | arguments
+    values = DEFAULTS | {"threads": 1, "replicas": 1, "without_token": False} | arguments
+    without_token = str(values.pop("without_token")).lower()
+    if without_token not in ("true", "false"):
+        raise ValueError(f"without_token: expected true or false, got {without_token!r}")
     try:
         replicas = TypeAdapter(int).validate_python(values.pop("replicas"))
         settings = TypeAdapter(Settings).validate_python(values | {"token": token(), "prints": True})
@@ -64,6 +67,11 @@ def settings_from(arguments: dict[str, Any]) -> tuple[Settings, int]:
             raise ValueError(f"{name}: expected a positive number, got {value}")
     if settings.max_pixels > MAX_PIXELS:
         raise ValueError(f"max_pixels: expected at most {MAX_PIXELS}, got {settings.max_pixels}")
+    if settings.token is None and without_token == "false":
+        raise ValueError(
+            f"others may reach it, and no token is asked for; set {TOKEN} to a secret that they have to know, or "
+            "give without_token: true where everybody may use it"
+        )
     return settings, replicas
 
 

@@ -97,7 +97,10 @@ def _restore_together(
     restored = _attempt(restore_mixed, model, levels, tasks, strength=jobs[0].strength, precision=jobs[0].precision)
     if isinstance(restored, Exception):
         return dict.fromkeys(jobs, restored)
-    return {job: Outcome(image, plans[job], len(jobs)) for job, image in zip(jobs, restored, strict=True)}
+    return {
+        job: image if isinstance(image, Exception) else Outcome(image, plans[job], len(jobs))
+        for job, image in zip(jobs, restored, strict=True)
+    }
 
 
 def _attempt(function, *arguments, **named):

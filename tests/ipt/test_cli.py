@@ -21,6 +21,7 @@ from ipt import pretrained
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
 from ipt.reports import describe
 from ipt.restoring import photographs
@@ -138,6 +139,15 @@ def test_bad_files_are_told_and_the_others_are_restored(ipt):
     assert len(result.stdout.splitlines()) == 2
 
 
+def test_a_file_that_kills_its_reader_is_told_and_the_others_are_restored(ipt, monkeypatch):
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    photograph("in/b.png")
+    Path("in/a.png").write_bytes(b"crash")
+    result = ipt("restore", "in", "-o", "out")
+    assert (result.exit_code, tree("out")) == (1, ["b.png"])
+    assert result.stderr.startswith("in/a.png: failed: its decoder crashed")
+
+
 def test_a_full_disk_fails_the_files_one_by_one_and_leaves_no_halves(ipt, monkeypatch):
     def half(path, data):
         with open(path, "wb") as file:
@@ -153,6 +163,19 @@ def test_a_full_disk_fails_the_files_one_by_one_and_leaves_no_halves(ipt, monkey
     assert result.stderr.splitlines()[2:] == ["ipt: 2 files could not be restored"]
     assert list(Path("out").rglob("*")) == []
     assert ipt("restore", "in", "-o", "out").exit_code == 0
+
+
+def test_a_name_that_is_too_long_in_another_format_or_with_a_comparison_costs_its_own_file(ipt):
+    photograph("a.jpg").rename("a" * 251 + ".jpg"), photograph("b.jpg")
+    result = ipt("restore", "*.jpg", "-o", "out", "--format", "webp")
+    assert (result.exit_code, tree("out")) == (1, ["b.webp"])
+    assert ": failed: cannot write out/aaa" in result.stderr
+    assert ".webp: File name too long; give aaa" in result.stderr
+    assert result.stderr.splitlines()[1:] == ["ipt: 1 file could not be restored"]
+    result = ipt("restore", "*.jpg", "-o", "two", "--compare")
+    assert (result.exit_code, tree("two")) == (1, ["b.jpg", "b.jpg.compare.jpg"])
+    assert "or leave --compare out" in result.stderr
+    assert ipt("restore", "*.jpg", "-o", "two").exit_code == 0  # a name of 255 bytes can be written
 
 
 def test_json_has_a_line_for_each_file(ipt):

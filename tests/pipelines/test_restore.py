@@ -16,7 +16,9 @@ import pipelines  # noqa: F401  sets Ray's environment
 from ipt.cli import app
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
+from ipt.restoring.budget import FILES, NETWORK, PROCESS, MemoryBudget
 from ipt.restoring.photographs import Report, Request
 from ipt.restoring.restore import restore_image
 from pipelines import restore
@@ -63,23 +65,57 @@ def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*.*")}
 
 
-def test_a_batch_of_paths_becomes_reports(model):
-    photograph("a.png")
-    Path("b.png").touch()
-    odd = photograph("c.png").rename(os.fsdecode(b"caf\xe9.png"))
-    names = [Path("a.png"), Path("b.png"), odd]
-    batch = pa.table(
+def batch_of(names):
+    """Files of the working directory, and where they go in the folder `out`."""
+    return pa.table(
         {
             "source": [os.fsencode(path.absolute()) for path in names],
             "target": [os.fsencode((Path("out") / path).absolute()) for path in names],
         }
     )
-    done = Restorer(model, Request(task="derain"), gpu=False)(batch)
+
+
+def test_a_batch_of_paths_becomes_reports(model):
+    photograph("a.png")
+    Path("b.png").touch()
+    odd = photograph("c.png").rename(os.fsdecode(b"caf\xe9.png"))
+    names = [Path("a.png"), Path("b.png"), odd]
+    batch = batch_of(names)
+    done = Restorer(model, Request(task="derain"), gpu=False, together=1)(batch)
     reports = [Report.from_json(line) for line in done["report"].to_pylist()]
     assert [report.status for report in reports] == ["restored", "failed", "restored"]
     assert sorted(os.listdir(b"out")) == [b"a.png", b"caf\xe9.png"]
     expected = restore_image(model, read_photo("a.png").levels, task="derain")
     assert np.array_equal(read_photo("out/a.png").levels, expected)
+
+
+def test_all_on_a_machine_restore_within_the_one_budget(model, monkeypatch):
+    monkeypatch.setattr(MemoryBudget, "of_what_is_free", lambda: MemoryBudget(4_000_000_000))
+    asked = []
+    monkeypatch.setattr(
+        "ipt.restoring.restore.affordable_tile", lambda *arguments: asked.append(arguments[-1]) or 10_000
+    )
+    restorer = Restorer(model, Request(task="derain"), gpu=False, together=4)
+    restorer(batch_of([photograph("a.png")]))
+    assert 4 * asked[0] == 4_000_000_000 * NETWORK
+    assert 4 * (restorer.files._limits.memory + PROCESS) == 4_000_000_000 * FILES
+
+
+def test_as_many_share_the_memory_as_one_machine_has(monkeypatch):
+    machines = [(True, {"CPU": 2.0}), (True, {"CPU": 8.0, "GPU": 4.0}), (False, {"CPU": 64.0})]
+    nodes = [{"Alive": alive, "Resources": resources} for alive, resources in machines]
+    monkeypatch.setattr(restore.ray, "nodes", lambda: nodes)
+    assert [restore._most_on_a_machine(name) for name in ("CPU", "GPU", "TPU")] == [8, 4, 1]
+
+
+def test_a_file_that_kills_its_reader_fails_alone(model, monkeypatch):
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    photograph("a.png")
+    Path("crash.png").write_bytes(b"crash")
+    done = Restorer(model, Request(), gpu=False, together=1)(batch_of([Path("crash.png"), Path("a.png")]))
+    bad, good = [Report.from_json(line) for line in done["report"].to_pylist()]
+    assert (bad.status, good.status) == ("failed", "restored")
+    assert "its decoder crashed" in bad.error
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from PIL import Image
 from ipt.model import InstructIPT
 from ipt.photos.images import ImageError, read_image
 from ipt.photos.photo import encode_photo, read_photo
-from ipt.restoring.photographs import Request, find_photographs, restore_file
+from ipt.restoring.finding import find_photographs
+from ipt.restoring.photographs import Request, restore_file
 
 TAKEN, MAKER = 36867, 271
 

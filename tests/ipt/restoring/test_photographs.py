@@ -1,4 +1,4 @@
-"""Which files are restored to where, and what becomes of one of them, good or bad."""
+"""What becomes of one photograph, good or bad."""
 
 import dataclasses
 import errno
@@ -15,15 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from ipt.photos.photo import read_photo
 from ipt.restoring import photographs
-from ipt.restoring.photographs import (
-    COMPARED,
-    InputError,
-    Report,
-    Request,
-    check_request,
-    find_photographs,
-    restore_file,
-)
+from ipt.restoring.finding import COMPARED
+from ipt.restoring.photographs import Report, Request, check_request, restore_file
 from ipt.restoring.restore import restore_image
 
 DERAIN = Request(task="derain")
@@ -33,19 +26,6 @@ DERAIN = Request(task="derain")
 def model(make_config, randomized):
     """A model that sees noise in every picture."""
     return sees(randomized(make_config()), "denoise")
-
-
-@pytest.fixture
-def touch(tmp_path, monkeypatch):
-    """Make files of a few bytes in the working directory, which is empty."""
-    monkeypatch.chdir(tmp_path)
-
-    def make(*names):
-        for name in names:
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_bytes(b"some")
-
-    return make
 
 
 def sees(model, damage):
@@ -69,87 +49,8 @@ def saved(path, levels=None, **options):
     return path
 
 
-def pairs(inputs, output):
-    return {source.as_posix(): target.as_posix() for source, target in find_photographs(inputs, Path(output))}
-
-
 def hidden(folder):
     return [path.name for path in folder.rglob(".*")]
-
-
-def test_a_file_goes_into_a_folder_or_to_a_file(touch):
-    touch("in/a.jpg", "there/x")
-    assert pairs(["in/a.jpg"], "out") == {"in/a.jpg": "out/a.jpg"}
-    assert pairs(["in/a.jpg"], "there") == {"in/a.jpg": "there/a.jpg"}
-    assert pairs(["in/a.jpg"], "new/b.PNG") == {"in/a.jpg": "new/b.PNG"}
-    assert pairs(["in/a.jpg"], "in/a.jpg") == {"in/a.jpg": "in/a.jpg"}
-    assert pairs(["in/a.jpg"], "holiday.2024") == {"in/a.jpg": "holiday.2024/a.jpg"}
-
-
-def test_a_folder_keeps_its_tree_and_only_photographs_are_taken(touch):
-    touch("in/a.jpg", "in/B.JPEG", "in/sub/deep/c.tif", "in/notes.txt", "in/d.gif", "in/.hidden.png")
-    touch("in/.partial/a.jpg", "in/.thumbnails/b.png", "in/sub/.trash/c.png", f"in/a.jpg{COMPARED}")
-    Path("in/folder.png").mkdir()
-    assert pairs(["in"], "out") == {
-        "in/B.JPEG": "out/B.JPEG",
-        "in/a.jpg": "out/a.jpg",
-        "in/sub/deep/c.tif": "out/sub/deep/c.tif",
-    }
-
-
-def test_patterns_files_and_folders_go_together_and_each_file_is_taken_once(touch):
-    touch("in/a.jpg", "in/b.png", "more/c.bmp", "in/[odd].webp")
-    expected = {"in/a.jpg": "out/a.jpg", "in/b.png": "out/b.png", "more/c.bmp": "out/c.bmp"}
-    assert pairs(["in/?.*", "more", "in/a.jpg", "./in/b.png"], "out") == expected
-    assert pairs(["in/[odd].webp"], "out") == {"in/[odd].webp": "out/[odd].webp"}
-    assert len(find_photographs(["in/a.jpg", "in/a.jpg"], Path("out"))) == 1
-
-
-def test_results_inside_the_input_are_not_restored_again(touch):
-    touch("in/a.jpg", "in/sub/b.jpg", "in/done/a.jpg", "in/done/sub/b.jpg")
-    assert pairs(["in"], "in/done") == {"in/a.jpg": "in/done/a.jpg", "in/sub/b.jpg": "in/done/sub/b.jpg"}
-    assert pairs(["in/**/*.jpg"], "in/done") == {"in/a.jpg": "in/done/a.jpg", "in/sub/b.jpg": "in/done/b.jpg"}
-    assert pairs(["in/a.jpg", "in/done"], "in/done") == {"in/a.jpg": "in/done/a.jpg"}  # in/* of a shell
-
-
-def test_a_deep_pattern_takes_files_not_the_folders_they_are_in(touch):
-    touch("in/a.jpg", "in/sub/b.jpg")
-    assert pairs(["in/**"], "out") == {"in/a.jpg": "out/a.jpg", "in/sub/b.jpg": "out/b.jpg"}
-
-
-def test_a_folder_can_be_its_own_output(touch):
-    touch("in/a.jpg", "in/sub/b.jpg")
-    assert pairs(["in"], "in") == {"in/a.jpg": "in/a.jpg", "in/sub/b.jpg": "in/sub/b.jpg"}
-    assert pairs(["in/*.jpg"], "in") == {"in/a.jpg": "in/a.jpg"}
-
-
-def test_names_that_are_one_file_on_the_system_are_not_written_twice(touch, monkeypatch):
-    touch("in/Caf\u00e9.heic", "in/cafe\u0301.jpg")
-    assert len(pairs(["in"], "out")) == 2
-    for system in ("darwin", "win32"):
-        monkeypatch.setattr(photographs.sys, "platform", system)
-        with pytest.raises(InputError, match=r"both in/.* and in/.* would be written there; restore them apart"):
-            pairs(["in"], "out")
-
-
-@pytest.mark.parametrize(
-    ("inputs", "output", "message"),
-    [
-        (["nowhere.jpg"], "out", "^nowhere.jpg: no such file or folder$"),
-        (["in/*.webp"], "out", r"^in/\*.webp: no such file or folder$"),
-        (["empty"], "out", r"^empty: no file with one of the suffixes \.avif, \.bmp, \.heic, "),
-        (["in", "more"], "out", "^out/a.jpg: both in/a.jpg and more/a.jpg would be written there; restore them apart$"),
-        (["in"], "notes.txt", "^notes.txt: is a file; expected a folder for what becomes of in$"),
-        (["in/a.jpg"], "notes.txt", "^notes.txt: is a file; expected a folder"),
-        (["in"], "out.jpg", "^out.jpg: looks like one picture; expected a folder"),
-        (["in/a.jpg", "in/b.jpg"], "out.jpg", "^out.jpg: looks like one picture; expected a folder"),
-        (["in/a.jpg"], "out.heic", r"^out.heic: cannot write \.heic; expected one of \.bmp, "),
-    ],
-)
-def test_inputs_that_cannot_be_worked_on_are_named(touch, inputs, output, message):
-    touch("in/a.jpg", "in/b.jpg", "more/a.jpg", "empty/notes.txt", "notes.txt")
-    with pytest.raises(InputError, match=message):
-        find_photographs(inputs, Path(output))
 
 
 def in_format(tmp_path, name):
@@ -324,6 +225,15 @@ def test_strength_and_tiles_do_what_they_say(model, tmp_path):
     assert np.abs(levels[0] - levels[2]).mean() > 1
 
 
+def test_tiles_take_no_more_memory_than_is_said(model, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "ipt.restoring.restore.affordable_tile", lambda *arguments: asked.append(arguments[-1]) or 10_000
+    )
+    restore_file(model, saved(tmp_path / "a.png"), tmp_path / "b.png", DERAIN, memory=123)
+    assert asked == [123]
+
+
 def damaged(tmp_path, how):
     path = tmp_path / "bad.jpg"
     if how == "folder":
@@ -371,6 +281,21 @@ def test_what_is_there_is_skipped_or_replaced(model, tmp_path):
     assert read_photo(target).format == "PNG"
 
 
+def test_what_a_full_disk_or_a_crash_left_empty_is_done_again(model, tmp_path):
+    source, request = saved(tmp_path / "a.png"), dataclasses.replace(DERAIN, compare=True)
+    for name in ("b.png", f"b.png{COMPARED}"):
+        (tmp_path / name).touch()
+    assert restore_file(model, source, tmp_path / "b.png", request).status == "restored"
+    assert read_photo(tmp_path / "b.png").levels.shape == (24, 30, 3)
+    assert read_photo(tmp_path / f"b.png{COMPARED}").levels.shape == (24, 64, 3)
+
+
+def test_a_pipe_in_the_place_of_the_target_is_no_empty_file(model, tmp_path):
+    os.mkfifo(tmp_path / "b.png")
+    assert restore_file(model, saved(tmp_path / "a.png"), tmp_path / "b.png", DERAIN).status == "skipped"
+    assert (tmp_path / "b.png").is_fifo()
+
+
 @pytest.mark.parametrize("how", ["same", "link", "other spelling"])
 def test_the_input_itself_is_replaced_only_when_asked_for(model, tmp_path, how):
     source = saved(tmp_path / "a.png")
@@ -402,6 +327,18 @@ def test_an_output_that_cannot_be_written_is_named(model, tmp_path, in_the_way):
         report = restore_file(model, source, tmp_path / target, dataclasses.replace(DERAIN, overwrite=overwrite))
         assert (report.status, report.error) == ("failed", message)
     assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("a" * 252 + ".png", ""), ("a" * 240 + f".jpg{COMPARED}", ", or leave --compare out")]
+)
+def test_a_name_that_is_too_long_is_told_before_any_work(model, tmp_path, monkeypatch, name, remedy):
+    monkeypatch.setattr(photographs, "restore_tasks", None)
+    source, target = saved(tmp_path / "a.jpg"), tmp_path / "out" / name.removesuffix(COMPARED)
+    target.parent.mkdir()
+    report = restore_file(model, source, target, dataclasses.replace(DERAIN, compare=bool(remedy)))
+    reason = f"cannot write {tmp_path}/out/{name}: File name too long; give {source} a shorter name{remedy}"
+    assert (report.status, report.error) == ("failed", reason)
 
 
 @pytest.mark.parametrize("seen", ["denoise", "clean"])

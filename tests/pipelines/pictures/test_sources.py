@@ -6,6 +6,7 @@ from PIL import Image
 
 from ipt.photos.file_processes import FileProcesses
 from ipt.photos.images import read_image
+from ipt.restoring.budget import FILES, PROCESS, MemoryBudget
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Source
 from pipelines.pictures import sources
 from pipelines.pictures.selection import inspect_pictures
@@ -73,6 +74,13 @@ def test_dead_leaves_depend_on_seed_and_index_alone():
 def test_no_dead_leaves_is_an_error():
     with pytest.raises(SourceError, match="1 or more, got 0"):
         list_pictures(Source(None, None, DeadLeaves(0, 32)), 0)
+
+
+def test_all_workers_together_read_within_the_one_budget(monkeypatch):
+    monkeypatch.setattr(MemoryBudget, "of_what_is_free", lambda: MemoryBudget(4_000_000_000))
+    monkeypatch.setattr(sources, "usable_cores", lambda: 4)
+    with sources._files.__wrapped__() as files:
+        assert 4 * (files._limits.memory + PROCESS) == 4_000_000_000 * FILES
 
 
 def test_a_file_that_kills_its_reader_is_a_bad_picture_and_the_others_are_read(tmp_path, monkeypatch):

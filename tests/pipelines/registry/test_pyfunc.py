@@ -16,6 +16,7 @@ from PIL import Image
 import ipt
 from ipt import InstructIPT, restore_image
 from ipt.network.checkpoint import save_model
+from ipt.photos.file_processes import FileProcesses
 from ipt.photos.photo import read_photo
 from pipelines.register import REQUIREMENTS
 from pipelines.registry import registration as registry
@@ -112,6 +113,14 @@ def test_a_row_has_the_limits_of_the_service(saved):
     assert "4000 x 3001 pixels; the limit is 12000000" in table.error[0]
     assert table.error[1] == "image: 32000001 bytes; the limit is 32000000"
     assert table.error[2] == "image: 32025000 bytes; the limit is 32000000"
+
+
+def test_a_row_that_kills_its_reader_has_an_error_and_the_others_are_restored(saved, monkeypatch):
+    monkeypatch.setattr(FileProcesses.__init__, "__defaults__", (1, None, "hostile_file_process"))
+    model = mlflow.pyfunc.load_model(str(saved / "model"))
+    table = model.predict(pd.DataFrame([{"image": image, "task": "derain"} for image in (b"crash", encoded("PNG"))]))
+    assert "its decoder crashed" in table.error[0]
+    assert (table.error[1], table.task[1]) == (None, "derain")
 
 
 @pytest.mark.slow

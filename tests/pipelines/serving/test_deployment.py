@@ -39,6 +39,7 @@ def test_arguments_are_settings_and_the_rest_is_the_default(monkeypatch):
     [
         ({"modle": "x"}, "modle: unknown argument; expected model, "),
         ({"token": "x"}, "token: unknown argument"),
+        ({"without_token": "perhaps"}, "without_token: expected true or false, got 'perhaps'"),
         ({"batch": "many"}, "batch: .*got 'many'"),
         ({"replicas": "0"}, "replicas: expected a positive number, got 0"),
         ({"timeout": "nan"}, "timeout: expected a positive number"),
@@ -74,9 +75,21 @@ def test_nobody_serves_others_without_a_token(monkeypatch, host):
     assert served == [host, "127.0.0.1"]
 
 
-def test_the_default_is_an_application_that_serve_build_takes():
+def test_the_builder_wants_a_token_or_to_be_told_that_there_is_none(monkeypatch):
+    monkeypatch.delenv(TOKEN, raising=False)
+    for arguments in ({}, {"without_token": "false"}):
+        with pytest.raises(ValueError, match=f"no token is asked for; set {TOKEN} to a secret .*without_token: true"):
+            serving.app(arguments)
+    for told in (True, "true"):
+        assert settings_from({"without_token": told})[0].token is None
+    monkeypatch.setenv(TOKEN, "open sesame")
+    assert settings_from({"without_token": True})[0].token  # one that is there is asked for
+
+
+def test_the_default_is_an_application_that_serve_build_takes(monkeypatch):
     from ray.serve import Application
 
+    monkeypatch.setenv(TOKEN, "open sesame")
     assert isinstance(serving.default, Application)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = serving.other
@@ -96,7 +109,7 @@ def two_replicas(local_ray, make_config, fill_parameters, tmp_path_factory):
         port = probe.getsockname()[1]
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     try:
-        arguments = {"model": str(folder), "replicas": "2", "precision": "fp32"}
+        arguments = {"model": str(folder), "replicas": "2", "precision": "fp32", "without_token": "true"}
         serve.run(serving.app(arguments), name="two", route_prefix="/")
         running = serve.status().applications["two"].deployments["service"]
         assert running.replica_states == {"RUNNING": 2}

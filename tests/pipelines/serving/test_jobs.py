@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ipt.model import InstructIPT
+from ipt.network.backbone import Backbone
 from ipt.page.progress import AbandonedError
 from ipt.restoring.restore import restore_image
 from pipelines.serving import jobs as serve_batch
@@ -75,6 +76,22 @@ def test_what_is_wrong_with_one_picture_is_told_to_it_alone(models):
     assert first.batch == last.batch == 2
     with pytest.raises(AbandonedError):
         restore_alone(models[0], gone)
+
+
+def test_a_picture_of_which_the_network_makes_no_numbers_costs_its_own_request(models, monkeypatch):
+    forward = Backbone.forward
+
+    def spoil_the_first(self, batch):
+        restored = forward(self, batch)
+        restored[0] = float("nan")
+        return restored
+
+    monkeypatch.setattr(Backbone, "forward", spoil_the_first)
+    loaded = Loaded(models[0], "0", 1)
+    first, second = restore_jobs([Job(loaded, picture(seed), task="denoise") for seed in range(2)])
+    assert isinstance(first, RuntimeError)
+    assert "values that are no numbers" in str(first)
+    assert second.batch == 2
 
 
 @pytest.mark.parametrize(("tile", "batches"), [(24, [1, 1, 1]), (35, [2, 2, 1]), (23, [1, 1, 1])])

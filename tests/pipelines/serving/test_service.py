@@ -19,6 +19,7 @@ from PIL import Image
 
 from ipt import restore_image
 from ipt.model import InstructIPT
+from ipt.network.backbone import Backbone
 from ipt.network.checkpoint import save_model
 from ipt.page import canary
 from ipt.page.progress import PROGRESS
@@ -415,6 +416,13 @@ def test_a_service_that_cannot_work_says_so_until_it_can(answers, settings, monk
         assert answer.json()["error"] == "a test picture did not come through: RuntimeError: no memory"
     assert answers(service, ready)[0].status_code == 200
     with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "forward", lambda self, batch: batch * float("nan"))
+        answer = answers(service, ready)[0]
+        assert answer.status_code == 503
+        assert "restoring gave values that are no numbers" in answer.json()["error"]
+        assert answers(service, restore(encoded(), task="denoise"))[0].status_code == 500
+    assert answers(service, ready)[0].status_code == 200
+    with monkeypatch.context() as patch:
         patch.setattr(child.sys, "executable", "/nowhere/python")
         for one in service._files.processes._idle.queue:
             one._process.kill()
@@ -424,4 +432,4 @@ def test_a_service_that_cannot_work_says_so_until_it_can(answers, settings, monk
         assert "no process to read files can be started" in answer.json()["error"]
     assert answers(service, ready)[0].status_code == 200
     events = [line["event"] for line in log_of(service)]
-    assert events == ["canary_failed", "canary", "canary_failed", "canary"]
+    assert events == ["canary_failed", "canary", "canary_failed", "restore", "canary", "canary_failed", "canary"]
