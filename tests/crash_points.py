@@ -71,16 +71,14 @@ class Crash:
     after: Path  # a copy, in which the next run was not killed
 
 
-def crash_points(folder: Path, write: str, setup: str = "", before: str = "", every: int = 1) -> list[Crash]:
+def crash_points(folder: Path, write: str, setup: str = "", before: str = "") -> list[Crash]:
     """Run the code `write` in copies of `folder`, killed before its first, second, ... call that changes something.
-
-    With `every`, before each such call out of so many.
 
     The last run is not killed: its call is "end". After each, `write` runs once more in a copy. `setup` runs once, in
     the interpreter that all come out of; `before` in `folder`, ahead of the first. Copies lie beside `folder`. Raises
     RuntimeError where a run that was not killed fails. Where the machine lets nobody trace a child the test is skipped.
     """
-    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before, "every": every}
+    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
@@ -228,7 +226,7 @@ def _all(job: dict) -> Iterator[tuple[str, str, str]]:
     exec(job["setup"], names)
     if job["before"]:
         assert os.waitpid(_child(job | {"write": job["before"]}, start, names, traced=False), 0)[1] == 0
-    for calls in itertools.count(step=job["every"]):
+    for calls in itertools.count():
         found, after = (start.with_name(f"{start.name}-{what}-{calls:03d}") for what in ("found", "after"))
         shutil.copytree(start, found, symlinks=True)
         call = _killed(job, found, names, calls)
