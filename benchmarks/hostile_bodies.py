@@ -6,49 +6,102 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ipt.photos import jpeg
+
 HUGE = 2**31 - 1  # pixels that a header claims
+WIDE = 20_000  # pixels that a side has: 800 MB of 16 bits
 _MANY_PAGES = 2000
+_MANY_ENTRIES = 1000
+_MANY_STRIPS = 1000
 _JSON_BYTES = 30 * 2**20
 _TYPES = {"H": 3, "L": 4}  # of TIFF: struct's letter to the number in a file
+_CRASHES = Path(__file__).parents[1] / "tests/fixtures/crashes_pi_heif_1.4.0.heic"  # found by `make fuzz`
 
 
 def hostile_bodies(boundary: str) -> dict[str, tuple[bytes, str]]:
     """By name a body and its content type, in multipart/form-data with `boundary` or as JSON."""
-    rng = np.random.default_rng(0)
-    levels = rng.integers(0, 256, (64, 64, 3), np.uint8)
-    good = {kind: _saved(levels, kind) for kind in ("PNG", "JPEG", "TIFF", "WEBP")}
-    pages = [Image.fromarray(levels[:8, :8])] * _MANY_PAGES
-    files = {
-        "TIFF whose directory points to itself": _tiff(_entries(8, 8), following=8),
-        "TIFF whose Exif is its own directory": _tiff([*_entries(8, 8), (34665, "L", 8)]),
-        "TIFF with two widths": _tiff([*_entries(8, 8)[:1], (256, "L", HUGE), *_entries(8, 8)[1:]]),
-        "TIFF of 2^31 pixels a side": _tiff(_entries(HUGE, HUGE)),
-        "TIFF of NaN": _tiff(_entries(8, 8, bits=32, kind=3), np.full((8, 8, 3), np.nan, "<f4").tobytes()),
-        f"TIFF of {_MANY_PAGES} pages": _saved_pages(pages),
-        "EPS named jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4000 4000\n%%EndComments\n{} loop\n",
-        "PNG of 2^31 pixels a side": _png(HUGE, HUGE),
-        "PNG, 100 MB of text in 100 kB": _png(64, 64, (b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))),
-        "PNG, 100 MB of profile in 100 kB": _png(64, 64, (b"iCCP", b"a\0\0" + zlib.compress(bytes(100_000_000), 9))),
-        "PNG, 100 MB of pixels for 64 x 64": _png(64, 64, (b"IDAT", zlib.compress(bytes(100_000_000), 9))),
-        "PNG of 30,000 pixels a side": _png(30_000, 30_000, (b"IDAT", zlib.compress(bytes(100_000_000), 9))),
-        "BMP of 2^31 pixels a side": b"BM"
-        + struct.pack("<LHHLLllHHLLllLL", 154, 0, 0, 54, 40, HUGE, HUGE, 1, 24, *[0] * 6),
-        **{f"{kind}, half of it": content[: len(content) // 2] for kind, content in good.items()},
-        **{f"{kind}, zeros inside": _overwritten(content) for kind, content in good.items()},
-        "no picture": rng.bytes(100_000),
-    }
     form = f"multipart/form-data; boundary={boundary}"
-    bodies = {name: (_form(boundary, content), form) for name, content in files.items()}
-    bodies["strength NaN"] = _form(boundary, good["PNG"], strength="nan"), form
-    bodies["a form without an end"] = _form(boundary, good["PNG"])[:-20], form
+    bodies = {name: (_form(boundary, content), form) for name, content in hostile_files().items()}
+    good = _saved(_levels(), "PNG")
+    bodies["strength NaN"] = _form(boundary, good, strength="nan"), form
+    bodies["a form without an end"] = _form(boundary, good)[:-20], form
     bodies["JSON of 30 MiB of emoji"] = ('{"image": "' + "😀" * (_JSON_BYTES // 4) + '"}').encode(), "application/json"
     bodies["JSON of 30 MiB of lists"] = b"[" * _JSON_BYTES, "application/json"
     bodies["JSON with numbers as picture"] = json.dumps({"image": [1e308] * 10_000}).encode(), "application/json"
     return bodies
+
+
+def hostile_files() -> dict[str, bytes]:
+    """By name what is sent as a picture."""
+    good = {kind: _saved(_levels(), kind) for kind in ("PNG", "JPEG", "TIFF", "WEBP")}
+    return {
+        **_tiffs(),
+        **_pngs(),
+        **_for_decoders(),
+        "EPS named jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4000 4000\n%%EndComments\n{} loop\n",
+        "BMP of 2^31 pixels a side": b"BM"
+        + struct.pack("<LHHLLllHHLLllLL", 154, 0, 0, 54, 40, HUGE, HUGE, 1, 24, *[0] * 6),
+        **{f"{kind}, half of it": content[: len(content) // 2] for kind, content in good.items()},
+        **{f"{kind}, zeros inside": _overwritten(content) for kind, content in good.items()},
+        "no picture": np.random.default_rng(0).bytes(100_000),
+    }
+
+
+def _tiffs() -> dict[str, bytes]:
+    """TIFF files whose directories lie or go round in circles."""
+    pages = [Image.fromarray(_levels()[:8, :8])] * _MANY_PAGES
+    return {
+        "TIFF whose directory points to itself": _tiff(_entries(8, 8), following=8),
+        "TIFF whose Exif is its own directory": _tiff([*_entries(8, 8), (34665, "L", 8)]),
+        # Without its last entry it is damaged wherever it is read.
+        f"TIFF of {_MANY_ENTRIES} entries to itself": _tiff([(34665, "L", 8)] * _MANY_ENTRIES, b"")[:-16],
+        "TIFF with two widths": _two_widths(),
+        "TIFF of 2^31 pixels a side": _tiff(_entries(HUGE, HUGE)),
+        "TIFF of NaN": _tiff(_entries(8, 8, bits=32, kind=3), np.full((8, 8, 3), np.nan, "<f4").tobytes()),
+        f"TIFF of {_MANY_PAGES} pages": _saved_pages(pages),
+    }
+
+
+def _pngs() -> dict[str, bytes]:
+    """PNG files that unpack to more than they say, or that begin with what they should not."""
+    zeros = zlib.compress(bytes(100_000_000), 9)
+    wide = _saved(_levels()[..., 0].astype(np.uint16) * 257, "PNG")
+    return {
+        "PNG of 2^31 pixels a side": _png(HUGE, HUGE),
+        "PNG, 100 MB of text in 100 kB": _png(64, 64, (b"zTXt", b"a\0\0" + zeros)),
+        "PNG, 100 MB of profile in 100 kB": _png(64, 64, (b"iCCP", b"a\0\0" + zeros)),
+        "PNG, 100 MB of pixels for 64 x 64": _png(64, 64, (b"IDAT", zeros)),
+        "PNG of 30,000 pixels a side": _png(30_000, 30_000, (b"IDAT", zeros)),
+        "PNG, 16 bits behind a text": wide[:8] + _chunk(b"tEXt", b"Comment\0hello") + wide[8:],
+    }
+
+
+def _for_decoders() -> dict[str, bytes]:
+    """Files that crash a decoder, or keep it at work: 12 megapixels, the service's limit, gone over again and again."""
+    many, accepted = jpeg.MOST_SCANS * 5, jpeg.MOST_SCANS
+    return {
+        f"JPEG of {many} scans": _progressive(many),
+        f"JPEG of {accepted} scans without an end": _progressive(accepted)[:-2],
+        "HEIC that crashes its decoder": _CRASHES.read_bytes(),
+    }
+
+
+def _progressive(scans: int) -> bytes:
+    """A JPEG of 4000 x 3000 pixels whose last scan, of some bytes, is there again and again."""
+    buffer = io.BytesIO()
+    Image.new("L", (4000, 3000), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * (scans - jpeg.scans(data)) + data[-2:]
+
+
+def _levels() -> np.ndarray:
+    """uint8 (64, 64, 3), noise."""
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
 def _saved(levels: np.ndarray, kind: str) -> bytes:
@@ -85,13 +138,31 @@ def _tiff(entries: list[tuple[int, str, int]], strip: bytes = bytes(8 * 8 * 3), 
     return b"II*\0" + struct.pack("<L", 8) + directory + struct.pack("<L", following) + strip
 
 
+def _two_widths() -> bytes:
+    """16-bit gray, WIDE pixels high: for who knows numbers of kind 18 it is WIDE wide, for others, as Pillow, 1.
+
+    All its strips are one, of zeros.
+    """
+    rows, behind = WIDE // _MANY_STRIPS, 8 + 2 + 10 * 12 + 4
+    packed = zlib.compress(bytes(2 * rows * WIDE), 9)
+    places, sizes = behind + 8, behind + 8 + 4 * _MANY_STRIPS
+    entries = [
+        (256, 18, 1, behind), (256, 3, 1, 1), (257, 4, 1, WIDE), (258, 3, 1, 16), (259, 3, 1, 8), (262, 3, 1, 1),
+        (273, 4, _MANY_STRIPS, places), (277, 3, 1, 1), (278, 4, 1, rows), (279, 4, _MANY_STRIPS, sizes),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLL", *each) for each in entries) + bytes(4)
+    told = [sizes + 4 * _MANY_STRIPS] * _MANY_STRIPS + [len(packed)] * _MANY_STRIPS
+    return b"II*\0" + struct.pack("<L", 8) + directory + struct.pack(f"<Q{len(told)}L", WIDE, *told) + packed
+
+
 def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [
-        struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
-        for name, body in ((b"IHDR", header), *chunks, (b"IEND", b""))
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    parts = ((b"IHDR", header), *chunks, (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
 
 
 def _form(boundary: str, image: bytes, **fields: str) -> bytes:

@@ -19,9 +19,9 @@ def replace_file(target: Path, like: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it becomes `target` when the block ends without error.
 
     Its name is nobody else's, also on a disk that several machines share, and begins with a dot. What it holds is on
-    the disk before it gets its name. Who may read it: as with `like`, or where that is None with the file it replaces,
-    else as with any new file; on Windows the folder decides. What a killed run left of this `target` is removed, what
-    others write now is not.
+    the disk before it gets its name, and that is there for good when the block has ended. Who may read it: as with
+    `like`, or where that is None with the file it replaces, else as with any new file; on Windows the folder decides.
+    What a killed run left of this `target` is removed, what others write now is not.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     begin = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}."  # short: names may be as long as they can
@@ -45,8 +45,24 @@ def replace_file(target: Path, like: Path | None = None) -> Iterator[Path]:
             if sys.platform != "win32":  # where it could only be made read-only, which nothing replaces
                 temporary.chmod(mode)
             os.replace(temporary, target)
+            sync_names(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sync_names(folder: Path) -> None:
+    """Have the names in `folder` on the disk: a power cut would else bring back those of before.
+
+    Nothing where the system cannot (Windows), the disk cannot or the folder is not ours to read.
+    """
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 @contextmanager

@@ -41,6 +41,26 @@ AT_CALL = signal.SIGTRAP | 7 << 8  # in what waitpid returns
 NO_NEW_PRIVILEGES, SET_SECCOMP, FILTER = 38, 22, 2  # of prctl(2)
 LOAD, IF_EQUAL, RETURN, TRACE, ALLOW = 0x20, 0x15, 0x06, 0x7FF00000, 0x7FFF0000  # of linux/filter.h and seccomp.h
 
+# Ahead of code that writes models.
+MODELS = """
+import torch
+from pathlib import Path
+from ipt.model import InstructIPT
+from ipt.network.checkpoint import save_model
+from ipt.network.config import ModelConfig
+from ipt.network.task_network import TaskNetwork
+layers = ("*.query_key_value", "*.project", "*.expand")
+config = ModelConfig(("denoise", "derain"), 8, 2, (1, 1), 1, 4, 1.5, 2, layers)
+def fill(network, number):
+    torch.manual_seed(number)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+def model(number):
+    return fill(InstructIPT(config), number)
+old_model, new = model(0), model(1)
+"""
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -51,16 +71,14 @@ class Crash:
     after: Path  # a copy, in which the next run was not killed
 
 
-def crash_points(folder: Path, write: str, setup: str = "", before: str = "", every: int = 1) -> list[Crash]:
+def crash_points(folder: Path, write: str, setup: str = "", before: str = "") -> list[Crash]:
     """Run the code `write` in copies of `folder`, killed before its first, second, ... call that changes something.
-
-    With `every`, before each such call out of so many.
 
     The last run is not killed: its call is "end". After each, `write` runs once more in a copy. `setup` runs once, in
     the interpreter that all come out of; `before` in `folder`, ahead of the first. Copies lie beside `folder`. Raises
     RuntimeError where a run that was not killed fails. Where the machine lets nobody trace a child the test is skipped.
     """
-    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before, "every": every}
+    job = {"folder": str(folder.resolve()), "write": write, "setup": setup, "before": before}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
@@ -79,6 +97,26 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def shown(folder: Path) -> dict[str, bytes | None]:
+    """As `tree`, of what lies under names that are no temporary ones."""
+    return {name: content for name, content in tree(folder).items() if "/." not in f"/{name}"}
+
+
+def check_old_or_new(crashes: list[Crash], *wholes: str) -> None:
+    """All of the old until some call, all of the new from there on, and nothing but the new after the next run.
+
+    Each of `wholes`, files or folders, by itself; all together where none is named.
+    """
+    found = [shown(crash.found) for crash in crashes]
+    for whole in wholes or ("",):
+        states = [{name: each[name] for name in each if f"{name}/".startswith(whole)} for each in found]
+        assert states[0] != states[-1], whole
+        changes = [number for number, (one, other) in enumerate(itertools.pairwise(states)) if one != other]
+        assert len(changes) == 1, (whole, [crashes[number].call for number in changes])
+    for crash in crashes:
+        assert tree(crash.after) == found[-1], f"killed before {crash.call}"
 
 
 class _Filter(ctypes.Structure):
@@ -188,7 +226,7 @@ def _all(job: dict) -> Iterator[tuple[str, str, str]]:
     exec(job["setup"], names)
     if job["before"]:
         assert os.waitpid(_child(job | {"write": job["before"]}, start, names, traced=False), 0)[1] == 0
-    for calls in itertools.count(step=job["every"]):
+    for calls in itertools.count():
         found, after = (start.with_name(f"{start.name}-{what}-{calls:03d}") for what in ("found", "after"))
         shutil.copytree(start, found, symlinks=True)
         call = _killed(job, found, names, calls)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ipt.diffusion.noise_levels import (
@@ -170,21 +170,25 @@ def modulate_denoiser(
 
 
 def save_adapter(denoiser: IntervalDenoiser, folder: Path | str) -> None:
-    """Write the biases of all intervals (noise_levels.json, noise_levels.safetensors) into `folder`."""
+    """Write the biases of all intervals (noise_levels.json, noise_levels.safetensors) into `folder`.
+
+    Killed while the two get their names, it leaves an adapter that is refused when loaded.
+    """
     folder = Path(folder)
     layers = modulated_layers(denoiser.denoiser)
+    weights = {name: value.detach().cpu().contiguous() for name, value in _factors(denoiser).items()}
+    content = save(weights | {SCHEDULE: denoiser._schedule})
     config = {
         "boundaries": boundaries(denoiser.interval_of_timestep),  # the first timestep of each interval but the first
         "ranks": [max(ranks) for ranks in zip(*(layer.ranks for layer in layers.values()), strict=True)],
         "layers": list(layers),
         "prediction_type": denoiser.prediction_type,
         "backbone": fingerprint(denoiser.backbone()),
+        "sha256": hashlib.sha256(content).hexdigest(),  # of the weights
     }
-    weights = {name: value.detach().cpu().contiguous() for name, value in _factors(denoiser).items()}
-    # Killed between the two, there are weights beside the fingerprint of the backbone that was there before.
     with replace_file(folder / CONFIG) as described, replace_file(folder / WEIGHTS) as file:
         described.write_text(json.dumps(config, indent=2) + "\n")
-        file.write_bytes(save(weights | {SCHEDULE: denoiser._schedule}))
+        file.write_bytes(content)
 
 
 def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> IntervalDenoiser:
@@ -196,7 +200,10 @@ def load_denoiser(backbone: nn.Module, folder: Path | str, scheduler: Any) -> In
     folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_text())
-        weights = load_file(folder / WEIGHTS)
+        content = (folder / WEIGHTS).read_bytes()
+        if "sha256" in config and config["sha256"] != hashlib.sha256(content).hexdigest():  # of before, there is none
+            raise ValueError(f"{WEIGHTS} is not the one that {CONFIG} was written with")
+        weights = load(content)
         schedule, layers = weights.pop(SCHEDULE), tuple(config["layers"])
         kind, trained_with = config["prediction_type"], config["backbone"]
         if "boundaries" in config:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
-from ipt.files import replace_file
+from ipt.files import replace_file, sync_names
+from pipelines.common.files import sync_folder
 from pipelines.common.manifest import has_manifest, remake
 from pipelines.common.paths import MANIFEST
 
@@ -68,27 +70,30 @@ class Storage:
             return None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write one small file; its folder is made."""
-        target = f"{self._path}/{name}"
-        self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        with self._filesystem.open_output_stream(f"{target}.partial") as file:
-            file.write(json.dumps(value).encode())
-        self._filesystem.move(f"{target}.partial", target)  # a killed run leaves the last good file
+        """Write one small file, whole or not at all; its folder is made. Of several at once the last one's stays."""
+        self._write(name, json.dumps(value).encode())
 
     def keep(self, name: str, content: bytes) -> None:
         """Write a file that is named by its content, whole or not at all: twice, or by two at once, does no harm.
 
         It is written again where it is there already, and so is young: collecting garbage leaves it alone.
         """
-        target = f"{self._path}/{name}"
+        self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        """A killed run leaves the last good file; what others write at the same time is under another name."""
+        target = written = f"{self._path}/{name}"
         if isinstance(self._filesystem, LocalFileSystem):
             with replace_file(Path(target)) as temporary:
                 temporary.write_bytes(content)
             return
-        if self._filesystem.type_name not in OBJECT_STORES:  # which have no folders to be made
+        if self._filesystem.type_name not in OBJECT_STORES:  # which have no folders, and show a file when all is there
             self._filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        with self._filesystem.open_output_stream(target) as file:  # an object store shows it when all is there
+            written = f"{target}.{secrets.token_hex(8)}.partial"
+        with self._filesystem.open_output_stream(written) as file:
             file.write(content)
+        if written != target:
+            self._filesystem.move(written, target)
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
@@ -130,6 +135,7 @@ class Storage:
     def copy(self, source: str, target: str) -> None:
         """Copy the files of one folder inside to another one inside; what is there under the same names is replaced."""
         _copy(f"{self._path}/{source}", self._filesystem, f"{self._path}/{target}", self._filesystem)
+        _sync(self._filesystem, f"{self._path}/{target}")
 
     def fetch(self, name: str, folder: Path) -> None:
         """Copy the files of a folder inside to the local `folder`."""
@@ -212,6 +218,14 @@ def content_hash(folder: Path) -> str:
 def upload(folder: Path, filesystem: FileSystem, target: str) -> None:
     """Copy the files of `folder` to `target`; what is there under the same names is replaced."""
     _copy(str(folder), LocalFileSystem(), target, filesystem)
+    _sync(filesystem, target)
+
+
+def _sync(filesystem: FileSystem, target: str) -> None:
+    """Have a copy on the disk, where it is one of ours: what is written next says that the copy is whole."""
+    if isinstance(filesystem, LocalFileSystem):
+        sync_folder(Path(target))
+        sync_names(Path(target).parent)
 
 
 def _copy(source: str, of: FileSystem, target: str, to: FileSystem) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ipt.files import claimed, held, if_nobodys, replace_file
+from ipt.files import claimed, held, if_nobodys, replace_file, sync_names
 
 _PARTIAL, _OLD = "partial", "old"
 _AT_CWD, _EXCHANGE = -100, 2  # of renameat2(2)
@@ -25,7 +25,7 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
     It changes places with the folder that was there, in one step where the system can; else that one is renamed away
     before, and where a run was killed between the two, the next call puts it back. What killed runs left under
-    temporary names is removed, what others are writing now is not.
+    temporary names is removed, what others are writing now is not. All of it is on the disk before it gets its name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _settle(target)
@@ -38,10 +38,9 @@ def replace_folder(target: Path) -> Iterator[Path]:
     with claimed(make) as temporary:
         try:
             yield temporary
-            for path in temporary.rglob("*"):
-                if path.is_file():
-                    _sync(path)
+            sync_folder(temporary)
             _swap(temporary, target)
+            sync_names(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -89,9 +88,15 @@ def _settle(target: Path) -> None:
                 shutil.rmtree(partial)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def sync_folder(folder: Path) -> None:
+    """Have all that lies below `folder` on the disk, content and names."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_names(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_names(folder)
 
 
 def write_json(target: Path, value: Any) -> None:

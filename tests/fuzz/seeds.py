@@ -151,8 +151,6 @@ def _several() -> dict[str, bytes]:
 
 def harmful() -> dict[str, bytes]:
     """Files that once did harm, or that would; all are refused."""
-    wide = [(256, 14, 1, 1), (256, 3, 1, 20_000), (257, 3, 1, 10), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1)]
-    wide += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 10), (279, 4, 1, 400_000)]
     text = struct.pack(">L", 13) + b"tEXtComment\0hello" + struct.pack(">L", zlib.crc32(b"tEXtComment\0hello"))
     sixteen = png.encode(_levels().astype(np.uint16), [])
     bomb = zlib.compress(bytes(10**6), 9)
@@ -171,13 +169,22 @@ def harmful() -> dict[str, bytes]:
         "webp-huge": riff.join([(b"VP8L", b"\x2f" + sides + bytes(20))]),
         "webp-empty": riff.join([(b"VP8X", bytes([8, 0, 0, 0]) + b"\xff" * 6), (b"EXIF", b"II*\0" + b"\xff" * 90)]),
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
-        "two-widths": _directory(wide),
+        "two-widths": two_widths(20_000, 1),
         "directory-in-itself": _directory([(0x8769, 4, 1, 8), (330, 4, 1, 8)], behind=8),
-        "many-in-one": _directory([(0x8769, 4, 1, 8)] * 200),
+        # Its end is missing: each of the directories in it is damaged, and was read again for the next entry.
+        "many-in-one": _directory([(0x8769, 4, 1, 8)] * 1000)[:-16],
         "text-before-head": sixteen[:8] + text + sixteen[8:],
         "unpacks-to-much": huge,
         "pages": _saved(page, "TIFF", save_all=True, append_images=[page] * 40),
     }
+
+
+def two_widths(ours: int, pillows: int) -> bytes:
+    """A 16-bit TIFF of 10 rows with two widths: ours is a number of kind 18, which Pillow does not know."""
+    strip, behind = zlib.compress(bytes(2 * 10 * max(ours, pillows))), 8 + 2 + 10 * 12 + 4
+    rows = [(256, 18, 1, behind), (256, 3, 1, pillows), (257, 3, 1, 10), (258, 3, 1, 16), (259, 3, 1, tiff.DEFLATE)]
+    rows += [(262, 3, 1, 1), (273, 4, 1, behind + 8), (277, 3, 1, 1), (278, 3, 1, 10), (279, 4, 1, len(strip))]
+    return _directory(rows) + struct.pack("<Q", ours) + strip
 
 
 def _directory(rows: list[tuple[int, int, int, int]], behind: int = 0) -> bytes:

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, for those who may read them. Killed: tests/test_killed.py."""
 
+import errno
 import os
 import stat
 import sys
@@ -103,11 +104,25 @@ def test_only_what_dead_writers_of_this_file_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_what_is_written_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+def test_what_is_written_is_on_the_disk_before_it_gets_its_name_and_then_the_name(tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr("ipt.files.os.fsync", lambda number: order.append("fsync"))
+    monkeypatch.setattr("ipt.files.os.fsync", lambda number: order.append(os.fstat(number).st_ino))
     rename = os.replace
     monkeypatch.setattr("ipt.files.os.replace", lambda *names: (order.append("replace"), rename(*names)))
     with replace_file(tmp_path / "a") as temporary:
         temporary.write_text("x")
-    assert order == ["fsync", "replace"]
+    assert order == [(tmp_path / "a").stat().st_ino, "replace", tmp_path.stat().st_ino]
+
+
+def test_a_disk_that_cannot_have_names_written_is_written_to_all_the_same(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def cannot(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr("ipt.files.os.fsync", cannot)
+    with replace_file(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a").read_text() == "x"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DVC = """
 import os, sys, time
-if "repro" in sys.argv:
+if os.environ["WORKS_AT"] in sys.argv:
     with open("begun.txt", "w") as file:
         file.write(str(os.getpid()))
     os.rename("begun.txt", "begun")
     time.sleep(float(os.environ["SECONDS"]))
+sys.exit("status" in sys.argv)  # something is to be made
+"""
+REPRO = """
+import contextlib, sys, types
+from pipelines import repro
+ray = types.ModuleType("pipelines.cluster.connection")  # that starts none
+ray.OWN_RAY, ray.connected = "OWN", lambda: contextlib.nullcontext("the-own-one")
+sys.modules[ray.__name__] = ray
+sys.exit(repro.main())
 """
 
 
@@ -25,11 +35,14 @@ if "repro" in sys.argv:
 def start(tmp_path):
     """Start `python -m pipelines.repro` in a folder of its own, with a DVC that works for some seconds."""
     (tmp_path / "dvc.py").write_text(DVC)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
 
-    def caller(seconds: float) -> subprocess.Popen:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "nowhere", "SECONDS": str(seconds)}
+    def caller(seconds: float, works_at: str = "repro", address: str | None = "nowhere") -> subprocess.Popen:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "WORKS_AT": works_at, "SECONDS": str(seconds)}
+        environment.pop("RAY_ADDRESS", None)
+        environment |= {} if address is None else {"RAY_ADDRESS": address}
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.repro"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", REPRO], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
         )
 
     return caller
@@ -44,8 +57,13 @@ def child_of(folder: Path) -> int:
     return int((folder / "begun").read_text())
 
 
-def test_the_second_caller_waits_for_what_a_killed_first_one_began(start, tmp_path):
-    first = start(60)
+@pytest.mark.parametrize(
+    "path",
+    [{"works_at": "status"}, {"address": "nowhere"}, {"address": None}],
+    ids=["it asks what is to be done", "it runs on another's Ray", "it runs on its own Ray"],
+)
+def test_the_second_caller_waits_for_what_a_killed_first_one_began(start, tmp_path, path):
+    first = start(60, **path)
     child = child_of(tmp_path)
     try:
         first.kill()

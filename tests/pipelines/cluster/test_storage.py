@@ -1,5 +1,9 @@
 """The storage: here, in a shared folder and in an object store; what is published there is copied once."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -26,6 +30,14 @@ def test_json_comes_back_and_is_gone_when_removed(storage):
     storage.remove("run")
     storage.remove("run")
     assert storage.read_json("run/lives.json") is None
+
+
+def test_many_who_write_one_name_at_once_leave_the_file_of_one(storage):
+    """As two checkouts that publish the same do."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: storage.write_json("run/complete.json", number), range(64)))
+    assert storage.read_json("run/complete.json") in range(64)
+    assert [file.name for file in storage.files("run")] == ["run/complete.json"]
 
 
 def test_what_nodes_read_is_where_they_see_it(storage, shards):
@@ -59,6 +71,25 @@ def test_a_copy_is_made_once_and_again_where_it_was_not_complete(tmp_path, monke
     (folder / "train/a").write_text("other")
     assert storage.publish(folder) != place
     assert len(uploaded) == 2
+
+
+def test_what_is_copied_is_on_the_disk_before_a_file_says_so(shards, tmp_path, monkeypatch):
+    synced, before = [], []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    write_json = Storage.write_json
+    monkeypatch.setattr(
+        Storage, "write_json", lambda *given: (before.append(list(synced)), write_json(*given), synced.append("said"))
+    )
+    storage = Storage(str(tmp_path / "shared"))
+    place = Path(storage.publish(shards / "denoise"))
+    assert {path.stat().st_ino for path in (place.parent, place, *place.rglob("*"))} <= {*before[0]}
+    complete = place.with_name("complete.json")
+    assert synced[-3:] == [complete.stat().st_ino, place.parent.stat().st_ino, "said"]
+    storage.copy("data", "more/other")
+    other = tmp_path / "shared/more/other"
+    copied = {path.stat().st_ino for path in (other.parent, other, *other.rglob("*"))}
+    assert len(copied) > 4
+    assert copied <= {*synced[synced.index("said") :]}
 
 
 def test_the_hash_is_that_of_names_and_content(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipt.files import replace_file
+from pipelines.common import files
 from pipelines.common.files import replace_folder, write_json
 
 
@@ -76,6 +77,21 @@ def test_a_name_that_another_takes_for_a_dead_run_s_as_it_is_made_is_no_loss(old
     assert taken
     assert _names(old_folder) == ["new.txt"]
     assert _names(old_folder.parent) == ["out"]
+
+
+def test_all_of_a_folder_is_on_the_disk_before_it_gets_its_name_and_then_the_name(old_folder, monkeypatch):
+    order = []
+    monkeypatch.setattr(os, "fsync", lambda number: order.append(os.fstat(number).st_ino))
+    swap = files._swap
+    monkeypatch.setattr(files, "_swap", lambda *folders: (order.append("swap"), swap(*folders)))
+    with replace_folder(old_folder) as temporary:
+        (temporary / "deep").mkdir()
+        (temporary / "deep/new.txt").write_text("new")
+        (temporary / "deep/nowhere").symlink_to("none")
+    new = [old_folder, old_folder / "deep", old_folder / "deep/new.txt"]
+    before, after = order[: order.index("swap")], order[order.index("swap") + 1 :]
+    assert sorted(before) == sorted(path.stat().st_ino for path in new)
+    assert after == [old_folder.parent.stat().st_ino]
 
 
 def test_file_is_replaced_whole(tmp_path):

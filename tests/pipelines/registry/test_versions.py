@@ -192,7 +192,7 @@ def test_two_processes_that_promote_and_roll_back_all_the_time(client, store):
 
 
 def test_a_move_killed_at_any_write_to_the_database(client, store, monkeypatch):
-    """Before each sixth of SQLite's own writes; there is always a champion, and the next run ends the move."""
+    """Before each of SQLite's own writes; there is always a champion, and the next run ends the move."""
     begin(client)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/self/cwd/mlflow.db")  # of each run's folder
     start = store / "start"
@@ -218,13 +218,13 @@ for each in gc.get_objects():
     if isinstance(each, sqlalchemy.Engine):
         each.dispose()
 """
-    crashes = crash_points(start, "move(200 * ('-after-' in os.getcwd()))", setup, every=6)
+    crashes = crash_points(start, "move(200 * ('-after-' in os.getcwd()))", setup)
     champions = []
     for crash in crashes:
         champions.append(kept(crash.found)[0][CHAMPION])
         aliases, tags = kept(crash.after)
         assert (aliases, MOVE in tags) == ({CHAMPION: 3, PREVIOUS: 2}, False), crash
-    assert len(champions) > 15
+    assert len(champions) > 90
     assert champions == sorted(champions)
     assert set(champions) == {2, 3}
 
