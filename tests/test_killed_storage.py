@@ -179,4 +179,4 @@ def test_garbage_is_what_nobody_names_wherever_its_collector_is_killed(start):
         assert kept == {file.address for file in own}
         assert len([*crash.after.glob("shared/checkouts/*/*.jsonl")]) == 1
     assert left == sorted(left, reverse=True)
-    assert {*left} == {4, 3, 2}
+    assert {4, 2} <= {*left} <= {4, 3, 2}  # threads delete: where one begins, the other may be done or not
