@@ -72,12 +72,12 @@ def _pngs() -> dict[str, bytes]:
     zeros = zlib.compress(bytes(100_000_000), 9)
     wide = _saved(_levels()[..., 0].astype(np.uint16) * 257, "PNG")
     return {
-        "PNG of 2^31 pixels a side": _png(HUGE, HUGE),
-        "PNG, 100 MB of text in 100 kB": _png(64, 64, (b"zTXt", b"a\0\0" + zeros)),
-        "PNG, 100 MB of profile in 100 kB": _png(64, 64, (b"iCCP", b"a\0\0" + zeros)),
-        "PNG, 100 MB of pixels for 64 x 64": _png(64, 64, (b"IDAT", zeros)),
-        "PNG of 30,000 pixels a side": _png(30_000, 30_000, (b"IDAT", zeros)),
-        "PNG, 16 bits behind a text": wide[:8] + _chunk(b"tEXt", b"Comment\0hello") + wide[8:],
+        "PNG of 2^31 pixels a side": png(HUGE, HUGE),
+        "PNG, 100 MB of text in 100 kB": png(64, 64, chunk(b"zTXt", b"a\0\0" + zeros)),
+        "PNG, 100 MB of profile in 100 kB": png(64, 64, chunk(b"iCCP", b"a\0\0" + zeros)),
+        "PNG, 100 MB of pixels for 64 x 64": png(64, 64, chunk(b"IDAT", zeros)),
+        "PNG of 30,000 pixels a side": png(30_000, 30_000, chunk(b"IDAT", zeros)),
+        "PNG, 16 bits behind a text": wide[:8] + chunk(b"tEXt", b"Comment\0hello") + wide[8:],
     }
 
 
@@ -85,18 +85,18 @@ def _for_decoders() -> dict[str, bytes]:
     """Files that crash a decoder, or keep it at work: 12 megapixels, the service's limit, gone over again and again."""
     many, accepted = jpeg.MOST_SCANS * 5, jpeg.MOST_SCANS
     return {
-        f"JPEG of {many} scans": _progressive(many),
-        f"JPEG of {accepted} scans without an end": _progressive(accepted)[:-2],
+        f"JPEG of {many} scans": many_scans(4000, 3000, many),
+        f"JPEG of {accepted} scans without an end": many_scans(4000, 3000, accepted)[:-2],
         "HEIC that crashes its decoder": _CRASHES.read_bytes(),
     }
 
 
-def _progressive(scans: int) -> bytes:
-    """A JPEG of 4000 x 3000 pixels whose last scan, of some bytes, is there again and again."""
+def many_scans(width: int, height: int, count: int) -> bytes:
+    """A progressive JPEG of so many scans: its last one, of some ten bytes, is there again and again."""
     buffer = io.BytesIO()
-    Image.new("L", (4000, 3000), 128).save(buffer, "JPEG", progressive=True)
+    Image.new("L", (width, height), 128).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
-    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * (scans - jpeg.scans(data)) + data[-2:]
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * (count - jpeg.scans(data)) + data[-2:]
 
 
 def _levels() -> np.ndarray:
@@ -155,13 +155,14 @@ def _two_widths() -> bytes:
     return b"II*\0" + struct.pack("<L", 8) + directory + struct.pack(f"<Q{len(told)}L", WIDE, *told) + packed
 
 
-def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG that says it has 8 bits and three colours, with these chunks between its first and its last."""
     header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), *chunks, (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG, with its length and sum."""
     return struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
 
 

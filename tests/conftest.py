@@ -7,6 +7,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small and share their cores
 
 
+@pytest.fixture
+def start(tmp_path):
+    """An empty folder for `crash_points`, whose copies lie beside it."""
+    folder = tmp_path / "start"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_config():
     """A very small ModelConfig, with changes by name."""

@@ -12,13 +12,6 @@ from ipt.network.task_network import TaskNetwork
 from ipt.weights import CheckpointError
 
 
-@pytest.fixture
-def start(tmp_path):
-    folder = tmp_path / "start"
-    folder.mkdir()
-    return folder
-
-
 @pytest.mark.parametrize("before", ["", "Path('a').write_text('old')", "Path('a').touch(0o600)"])
 def test_a_file(start, before):
     setup = "from pathlib import Path\nfrom ipt.files import replace_file"

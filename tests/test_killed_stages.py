@@ -7,13 +7,6 @@ from crash_points import MODELS, check_old_or_new, crash_points
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def start(tmp_path):
-    folder = tmp_path / "start"
-    folder.mkdir()
-    return folder
-
-
 STAGES = {  # their writing, with as little as can be before it: `make(1)` makes the old, `make(0)` the new
     "prepare": """
 from pathlib import Path

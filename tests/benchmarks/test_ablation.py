@@ -80,13 +80,13 @@ def test_every_row_trains_and_is_scored(given, row):
 
 def candidates(given):
     """All layers but those that convolve each channel alone and the mixers' scales: see analyze.candidates."""
-    named = given.backbone().named_modules()
-    dense = [
+    return [
         name
-        for name, module in named
-        if isinstance(module, nn.Conv2d | nn.Linear) and getattr(module, "groups", 1) == 1
+        for name, module in given.backbone().named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+        and getattr(module, "groups", 1) == 1
+        and not name.endswith(".scale")
     ]
-    return [name for name in dense if not name.endswith(".scale")]
 
 
 def test_random_layers_are_other_ones_for_another_seed(given):

@@ -17,6 +17,7 @@ import tifffile
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from benchmarks.hostile_bodies import chunk
 from fuzz import formats
 from fuzz.checkpoints import join_checkpoint
 from ipt.network.checkpoint import CONFIG, WEIGHTS, save_model
@@ -151,7 +152,7 @@ def _several() -> dict[str, bytes]:
 
 def harmful() -> dict[str, bytes]:
     """Files that once did harm, or that would; all are refused."""
-    text = struct.pack(">L", 13) + b"tEXtComment\0hello" + struct.pack(">L", zlib.crc32(b"tEXtComment\0hello"))
+    text = chunk(b"tEXt", b"Comment\0hello")
     sixteen = png.encode(_levels().astype(np.uint16), [])
     bomb = zlib.compress(bytes(10**6), 9)
     huge = formats.FORMATS[0].join(

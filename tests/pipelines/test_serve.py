@@ -5,7 +5,6 @@ import io
 import json
 import signal
 import socket
-import struct
 import threading
 import time
 import zlib
@@ -18,6 +17,7 @@ import pytest
 from fuzz.seeds import harmful
 from PIL import Image
 
+from benchmarks.hostile_bodies import chunk, png
 from ipt import restore_image
 from ipt.model import InstructIPT
 from ipt.network.checkpoint import save_model
@@ -111,15 +111,6 @@ def memory(service) -> int:
     """Bytes that the service's processes hold for themselves."""
     processes = psutil.Process(service.process.pid).children(recursive=True)
     return sum(process.memory_full_info().uss for process in processes)
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
-
-
-def png(width: int, height: int, *chunks: bytes) -> bytes:
-    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 HARMFUL = [*harmful().values()]  # of all kinds of files

@@ -1,6 +1,5 @@
 """Files made to do harm: they cost a moment and a line, whatever they are called."""
 
-import io
 import os
 import struct
 import threading
@@ -12,7 +11,8 @@ import pytest
 from fuzz.seeds import two_widths
 from PIL import Image
 
-from ipt.photos import images, jpeg
+from benchmarks.hostile_bodies import chunk, many_scans
+from ipt.photos import images
 from ipt.photos.images import ImageError, read_image, read_thumbnail
 from ipt.photos.photo import encode_photo, read_photo
 
@@ -52,16 +52,10 @@ def test_a_png_that_begins_with_another_chunk_is_refused(tmp_path):
     """Its bits are read from a fixed place: a 16-bit one would have lost eight of them in silence."""
     Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    text = b"tEXtComment\0hello"
-    chunk = struct.pack(">L", len(text) - 4) + text + struct.pack(">L", zlib.crc32(text))
-    (tmp_path / "a.png").write_bytes(data[:8] + chunk + data[8:])
+    (tmp_path / "a.png").write_bytes(data[:8] + chunk(b"tEXt", b"Comment\0hello") + data[8:])
     for read in READERS:
         with pytest.raises(ImageError, match="its first chunk is not IHDR"):
             read(tmp_path / "a.png")
-
-
-def chunk(name, content):
-    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
 
 
 def png(head, *chunks):
@@ -87,24 +81,15 @@ def test_chunks_that_nobody_reads_are_not_written(between):
     assert read_photo(encode_photo(photo, photo.levels)).pieces == photo.pieces
 
 
-def many_scans(side, count):
-    """A progressive JPEG whose last scan, of some ten bytes, is there so often."""
-    buffer = io.BytesIO()
-    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
-    last = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + last * (count - jpeg.scans(data)) + data[-2:]
-
-
 @pytest.mark.parametrize("read", READERS)
 def test_a_jpeg_of_many_scans_is_refused(tmp_path, read):
     """Of 12 megapixels and 60 kB, 500 took 4 s; of 1 MB it would have been minutes."""
-    (tmp_path / "a.jpg").write_bytes(many_scans(1000, 30_000))
+    (tmp_path / "a.jpg").write_bytes(many_scans(1000, 1000, 30_000))
     started = time.process_time()
     with pytest.raises(ImageError, match="more than 100 scans"):
         read(tmp_path / "a.jpg")
     assert time.process_time() - started < 1
-    (tmp_path / "a.jpg").write_bytes(many_scans(40, 100) + b"\xff\xda" * 1000)  # as a phone's film behind a picture
+    (tmp_path / "a.jpg").write_bytes(many_scans(40, 40, 100) + b"\xff\xda" * 1000)  # as a phone's film behind a picture
     read(tmp_path / "a.jpg")
 
 
