@@ -28,11 +28,12 @@ from benchmarks.local_checkout import edit_params
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.marks import write_between
 from benchmarks.watched_training import Training
+from pipelines.cluster.checkpoints import LATEST
 
 REPORT = Path("docs/cluster.md")
 BEGIN = "<!-- faults -->\n"
 AWAY = 40  # seconds that a storage or a worker is away
-WRITING = 0.01  # seconds that a checkpoint takes to be written, about
+WRITING = 0.006  # seconds that a checkpoint takes to be written, about
 CHECKPOINTS = 200  # MiB of the storage beside the shards
 
 
@@ -45,6 +46,7 @@ class Scene:
     nodes: Path
     hide: bool
     trainings: list[Training] = field(default_factory=list)
+    half_written: int = 0  # checkpoints that a kill left so
 
     @contextmanager
     def cluster(self):
@@ -61,6 +63,12 @@ class Scene:
 
     def checkpoints(self) -> set[Path]:
         return set(self.storage.glob("train-*/checkpoint_*"))
+
+    def last_is_whole(self) -> bool:
+        """Whether the newest checkpoint is the one that the run would go on from."""
+        newest = max(self.checkpoints(), key=lambda path: path.name)
+        latest = newest.parent / LATEST
+        return latest.exists() and json.loads(latest.read_text())["folder"] == newest.name
 
 
 def undisturbed(scene: Scene, at: int) -> int:
@@ -100,19 +108,20 @@ def driver_killed(scene: Scene, at: int) -> int:
     return at
 
 
-def all_killed_while_writing(scene: Scene, at: int, times: int = 10) -> int:
-    """kill -9 of workers, driver and nodes while a checkpoint is written, ten times"""
+def all_killed_as_written(scene: Scene, at: int, times: int = 10) -> int:
+    """kill -9 of workers, driver and nodes as a checkpoint appears, ten times"""
     moments = random.Random(0)
     for _ in range(times):
         with scene.cluster() as cluster:
             training, before = scene.train(cluster), scene.checkpoints()
             training.wait_for(lambda cluster=cluster: len(cluster.trainers()) == 2)
             workers = cluster.trainers()  # to look for them takes longer than to write
-            training.wait_for(lambda before=before: scene.checkpoints() - before)
+            training.wait_for(lambda before=before: scene.checkpoints() - before, every=0)
             time.sleep(moments.uniform(0, WRITING))
             for worker in workers:
-                worker.kill()
+                os.kill(worker.pid, signal.SIGKILL)
             training.kill()
+            scene.half_written += not scene.last_is_whole()
     with scene.cluster() as cluster:
         scene.train(cluster).end()
     return at
@@ -169,7 +178,7 @@ FAULTS = (
     worker_killed,
     node_killed,
     driver_killed,
-    all_killed_while_writing,
+    all_killed_as_written,
     worker_stopped,
     storage_full,
     storage_read_only,
@@ -179,6 +188,7 @@ FAULTS = (
 def result(scene: Scene, fault: Callable, at: int) -> dict:
     """Run a training with a fault: what it ended with, and what the fault cost."""
     scene.trainings.clear()
+    scene.half_written = 0
     started = time.monotonic()
     fault(scene, at)
     seconds = time.monotonic() - started
@@ -194,6 +204,7 @@ def result(scene: Scene, fault: Callable, at: int) -> dict:
         "fault": fault.__doc__,
         "seconds": seconds,
         "repeated": repeated,
+        "half_written": scene.half_written,
         "psnr": sum(scores) / len(scores),
         "losses": losses.tolist(),
         "told": [line for training in scene.trainings for line in training.lines if "step" not in line.split(",")[0]],
@@ -264,7 +275,8 @@ def table(rows: list[dict], steps: int) -> str:
             f"| {row['fault']} | yes | {row['seconds'] - first['seconds']:.0f} | {row['repeated']} | {row['restarts']} "
             f"| {row['goodput']:.0%} | {row['psnr'] - first['psnr']:+.2f} | {same} |"
         )
-    return "\n".join(written) + "\n"
+    halves = sum(row["half_written"] for row in rows)
+    return "\n".join([*written, "", f"Of the ten kills, {halves} left a checkpoint half-written."]) + "\n"
 
 
 def main() -> None:

@@ -42,13 +42,13 @@ class Training:
         """The last step that it told."""
         return max([int(number) for number in re.findall(r"step (\d+)/", "\n".join(self.lines))], default=0)
 
-    def wait_for(self, happened: Callable[[], bool]) -> None:
-        """Wait until `happened`; RuntimeError where the training ends before."""
+    def wait_for(self, happened: Callable[[], bool], every: float = 0.002) -> None:
+        """Wait until `happened`, asked every so many seconds; RuntimeError where the training ends before."""
         until = time.monotonic() + TIMEOUT
         while not happened():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"training ended or hangs, exit code {self.process.poll()}:\n" + self.output)
-            time.sleep(0.002)
+            time.sleep(every)
 
     def kill(self) -> None:
         """kill -9 of the driver and all that it started."""

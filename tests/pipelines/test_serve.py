@@ -88,7 +88,7 @@ def running(make_config, fill_parameters, tmp_path_factory, serving):
         model="models:/ipt@champion",
         max_body=MAX_BODY,
         max_pixels=100_000,
-        body_timeout=1,
+        body_timeout=4,  # a busy machine is no slow sender
         queue=8,
         timeout=8,
         watch=0.5,
