@@ -129,7 +129,7 @@ bench-driver: $(INSTALLED)  ## what the driver reads, holds and sends with 6 tho
 bench-decoding: $(INSTALLED)  ## a 12-megapixel JPEG read and written in a process that can be killed, beside doing it in one's own
 	$(BIN)/python -m benchmarks.decoding
 
-faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (50 minutes, as root)
+faults: $(INSTALLED)  ## what kills and failing storage cost a training, into docs/cluster.md (30 minutes, as root)
 	$(BIN)/python -m benchmarks.faults
 
 stage-faults: $(INSTALLED)  ## what the death of a host costs each stage, into docs/cluster.md (10 minutes, as root)

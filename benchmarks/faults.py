@@ -1,7 +1,7 @@
 """What a fault costs a training on a cluster: workers, nodes, the driver or the storage fail while it runs.
 
 `make faults`: the default training, shortened, on three Ray nodes of this machine that share nothing but the storage;
-a row for each fault, into docs/cluster.md. It needs the shards (`make repro`), some 50 minutes, and for a storage that
+a row for each fault, into docs/cluster.md. It needs the shards (`make repro`), some 30 minutes, and for a storage that
 fails the right to mount (root).
 """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ipt.files import replace_file
+from ipt.files import is_there, replace_file
 from ipt.network.backbone import Backbone
 from ipt.network.modulation import merge
 from ipt.network.task_network import TaskNetwork
@@ -107,7 +107,7 @@ def export_tasks(
     graph = None  # one for all tasks: tracing takes much longer than all the rest
     for task, index in indices.items():
         target = folder / f"{task}.onnx"
-        if target.exists() and not overwrite:
+        if is_there(target) and not overwrite:
             yield Exported(task, target, None)
             continue
         network = merge(model.backbone, index).cpu().eval()

@@ -14,6 +14,11 @@ with suppress(ImportError):  # of Windows, where what killed runs left stays
     import fcntl
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something to keep: an empty file is what a full disk or a crash of the machine left."""
+    return path.exists() and not (path.is_file() and path.stat().st_size == 0)
+
+
 @contextmanager
 def replace_file(target: Path, like: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it becomes `target` when the block ends without error.

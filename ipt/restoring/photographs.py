@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ipt.files import replace_file
+from ipt.files import is_there, replace_file
 from ipt.model import InstructIPT
 from ipt.network.precision import Precision
 from ipt.photos import photo as in_this_process
@@ -158,19 +158,14 @@ def _is_done(source: Path, target: Path, request: Request) -> bool:
     """Whether `target` is there and stays; raises an InputError or OSError where it cannot be written."""
     if target.is_dir():
         raise InputError(f"{target} is a folder")
-    if not request.overwrite and _is_there(target):
+    if not request.overwrite and is_there(target):
         if source.exists() and target.samefile(source):
             reason = "the restored version would replace it; name another folder, or ask for that with --overwrite"
             raise InputError(reason)
         return True
     if request.compare:
-        _is_there(_compared(target))  # a name that is too long is told before the work, where its folder is there
+        is_there(_compared(target))  # a name that is too long is told before the work, where its folder is there
     return False
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is something to keep: an empty file is what a full disk or a crash of the machine left."""
-    return path.exists() and not (path.is_file() and path.stat().st_size == 0)
 
 
 def _compared(target: Path) -> Path:
@@ -240,7 +235,7 @@ def _write_comparison(
     sheet = np.concatenate([sides[0], line, sides[1]], axis=1 if beside else 0)
     plain = Photo(levels=sheet, alpha=None, gray=photo.gray, format="JPEG", icc=photo.icc)
     content = files.encode_photo(plain, sheet)
-    if not overwrite and _is_there(compared) and compared.read_bytes() != content:
+    if not overwrite and is_there(compared) and compared.read_bytes() != content:
         raise InputError(f"{compared} is there already; --overwrite replaces it")
     with replace_file(compared, like=source) as temporary:
         temporary.write_bytes(content)

@@ -143,6 +143,13 @@ def test_all_tasks_where_none_is_named_and_what_is_there_stays(ipt, no_trace):
     assert Path("out/derain.onnx").read_text() != "mine"
 
 
+def test_what_a_full_disk_or_a_crash_left_empty_is_made_again(ipt, no_trace):
+    Path("out").mkdir()
+    Path("out/derain.onnx").touch()
+    assert ipt("-o", "out", "--task", "derain").stdout.startswith("out/derain.onnx: 0 kB, opset 18, ")
+    assert Path("out/derain.onnx").stat().st_size > 0
+
+
 @pytest.mark.parametrize("differs", [0.0011, np.nan])
 def test_a_file_that_differs_is_not_kept_and_the_one_before_it_is(ipt, no_trace, differs):
     Path("out").mkdir()
