@@ -17,7 +17,7 @@ from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
 from ipt.pretrained import checkpoint_folder
 from ipt.understanding.estimator import MOST_WIDTH, Estimator
-from ipt.understanding.instruction import MOST_READERS, InstructionModel
+from ipt.understanding.instruction import MOST_BUCKETS, MOST_READERS, InstructionModel
 
 
 class InstructIPT(TaskNetwork):
@@ -32,15 +32,17 @@ class InstructIPT(TaskNetwork):
         self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
 
     def make_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """As many readers of instructions as the weights have, knowing what they know, and an estimator as wide.
+        """As many readers of instructions as the weights have, as large and knowing what they know; an estimator as wide.
 
-        Those of before were fewer, and it was narrower.
+        Those of before were fewer and smaller, and it was narrower.
         """
         readers = {name.split(".")[2] for name in shapes if name.startswith("instruction.readers.")}
         known = any(name.endswith(".meaning.weight") for name in shapes)
-        here = len(self.instruction.readers), self.instruction.knows_words
-        if 0 < len(readers) <= MOST_READERS and (len(readers), known) != here:
-            built = InstructionModel(len(self.config.tasks), len(readers), knows_words=known)
+        buckets, *_ = (*shapes.get("instruction.readers.0.pieces.weight", ()), self.instruction.buckets)
+        here = len(self.instruction.readers), self.instruction.knows_words, self.instruction.buckets
+        fits = 0 < len(readers) <= MOST_READERS and 0 < buckets <= MOST_BUCKETS
+        if fits and (len(readers), known, buckets) != here:
+            built = InstructionModel(len(self.config.tasks), len(readers), knows_words=known, buckets=buckets)
             self.instruction = built.requires_grad_(False)
         *_, width = (self.estimator.width, *shapes.get("estimator.score.weight", ()))
         if 0 < width <= MOST_WIDTH and width != self.estimator.width:

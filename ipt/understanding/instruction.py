@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from ipt.understanding.known_words import LENGTH, meanings
 
 READERS = 3  # networks whose opinions are averaged: where words are unknown each errs in its own way
-MOST_READERS = 16  # that a checkpoint may have: each takes a megabyte of memory, whatever the file holds of it
-BUCKETS = 8192  # hash buckets for words and their pieces
+MOST_READERS = 16  # that a checkpoint may have: each takes memory, whatever the file holds of it
+BUCKETS = 16384  # hash buckets for words and their pieces
+MOST_BUCKETS = 65536  # that a checkpoint may have
 WIDTH = 32  # of a word; twice that inside
 FORGOTTEN = 0.25  # share of the words that are known by their pieces alone in training, so that those are learnt too
 UNFAMILIAR = 0.1  # share of the words that are known by their meaning alone in training, as new ones will be
@@ -37,10 +38,12 @@ Example = tuple[str, Sequence[int]]  # a sentence and the tasks that it asks for
 class InstructionModel(nn.Module):
     """Says how probably each task is wanted by a sentence: the mean of what its readers say."""
 
-    def __init__(self, tasks: int, readers: int = READERS, *, knows_words: bool = True) -> None:
+    def __init__(
+        self, tasks: int, readers: int = READERS, *, knows_words: bool = True, buckets: int = BUCKETS
+    ) -> None:
         super().__init__()
-        self.knows_words = knows_words
-        self.readers = nn.ModuleList(Reader(tasks, knows_words=knows_words) for _ in range(readers))
+        self.knows_words, self.buckets = knows_words, buckets
+        self.readers = nn.ModuleList(Reader(tasks, knows_words=knows_words, buckets=buckets) for _ in range(readers))
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """N sentences to the probability that each task is wanted, (N, tasks); several may be, or none."""
@@ -53,9 +56,9 @@ class Reader(nn.Module):
 
     sets: Tensor
 
-    def __init__(self, tasks: int, *, knows_words: bool = True) -> None:
+    def __init__(self, tasks: int, *, knows_words: bool = True, buckets: int = BUCKETS) -> None:
         super().__init__()
-        self.pieces = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean")
+        self.pieces = nn.EmbeddingBag(buckets, WIDTH, mode="mean")
         self.meaning = nn.Linear(LENGTH, WIDTH, bias=False) if knows_words else None  # earlier versions knew none
         self.near = nn.Linear(5 * WIDTH, 2 * WIDTH)
         self.far = nn.Linear(5 * 2 * WIDTH, 2 * WIDTH)
@@ -94,7 +97,7 @@ class Reader(nn.Module):
         device = self.score.weight.device
         numbers = {word: number for number, word in enumerate(dict.fromkeys(text))}  # each word once: many recur
         places = torch.tensor([numbers[word] for word in text], device=device)
-        pieces = [hashed_pieces(word) for word in numbers]
+        pieces = [hashed_pieces(word, self.pieces.num_embeddings) for word in numbers]
         starts = torch.tensor([0, *map(len, pieces[:-1])]).cumsum(0)
         of_pieces = self.pieces(
             torch.tensor([piece for word in pieces for piece in word], device=device), starts.to(device)
@@ -135,11 +138,11 @@ def words(sentence: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=50_000)
-def hashed_pieces(word: str) -> tuple[int, ...]:
-    """Buckets of a word and of its pieces of 3 to 5 letters."""
+def hashed_pieces(word: str, buckets: int = BUCKETS) -> tuple[int, ...]:
+    """The bucket of a word and those of its pieces of 3 to 5 letters, each below `buckets`."""
     framed = f"<{word}>"
     pieces = [framed, *(framed[i : i + n] for n in (3, 4, 5) for i in range(len(framed) - n + 1))]
-    return tuple(zlib.crc32(piece.encode()) % BUCKETS for piece in pieces)
+    return tuple(zlib.crc32(piece.encode()) % buckets for piece in pieces)
 
 
 def understood_tasks(probabilities: dict[str, float]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ipt.model import InstructIPT, with_new_task
 from ipt.network.checkpoint import save_model
 from ipt.network.modulation import merge
 from ipt.understanding.estimator import MOST_WIDTH, WIDTH, Estimator, estimate
-from ipt.understanding.instruction import MOST_READERS, READERS, InstructionModel
+from ipt.understanding.instruction import BUCKETS, MOST_BUCKETS, MOST_READERS, READERS, InstructionModel
 from ipt.weights import CheckpointError
 
 
@@ -103,16 +103,18 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
     assert list(probabilities.values()) == pytest.approx(expected.tolist())
 
 
-@pytest.mark.parametrize("knows_words", [True, False])  # those of earlier versions know none
+@pytest.mark.parametrize(("knows_words", "buckets"), [(True, BUCKETS), (True, 8192), (False, 8192)])  # earlier ones
 @pytest.mark.parametrize("readers", [1, READERS, READERS + 1])
-def test_a_checkpoint_brings_the_readers_that_were_trained(make_config, tmp_path, readers, knows_words):
+def test_a_checkpoint_brings_the_readers_that_were_trained(make_config, tmp_path, readers, knows_words, buckets):
     model = InstructIPT(make_config()).eval()
-    model.instruction = InstructionModel(len(model.config.tasks), readers, knows_words=knows_words).eval()
+    built = InstructionModel(len(model.config.tasks), readers, knows_words=knows_words, buckets=buckets)
+    model.instruction = built.eval()
     for reader in model.instruction.readers:
         torch.nn.init.normal_(reader.score.weight)
     model.save_pretrained(tmp_path)
     again = InstructIPT.from_pretrained(tmp_path)
     assert (len(again.instruction.readers), again.instruction.knows_words) == (readers, knows_words)
+    assert [reader.pieces.num_embeddings for reader in again.instruction.readers] == [buckets] * readers
     assert again.understand("take away the rain") == pytest.approx(model.understand("take away the rain"), rel=1e-3)
 
 
@@ -120,6 +122,13 @@ def test_a_few_bytes_ask_for_no_crowd_of_readers(make_config):
     model = InstructIPT(make_config())
     model.make_room({f"instruction.readers.{number}.second": () for number in range(MOST_READERS + 1)})
     assert len(model.instruction.readers) == READERS
+
+
+@pytest.mark.parametrize("shape", [(MOST_BUCKETS + 1, 32), (0, 32), ()])
+def test_a_few_bytes_ask_for_no_crowd_of_buckets(make_config, shape):
+    model = InstructIPT(make_config())
+    model.make_room({"instruction.readers.0.pieces.weight": shape})
+    assert model.instruction.readers[0].pieces.num_embeddings == BUCKETS
 
 
 @pytest.mark.parametrize("width", [64, WIDTH])  # 64: that of earlier versions

@@ -155,10 +155,10 @@ def test_too_long_a_text_is_refused_and_a_long_one_read_in_part():
         words("x" * 10_000)
 
 
-@given(st.text(min_size=1, max_size=30))
-def test_pieces_are_buckets_and_the_first_is_the_word(word):
-    pieces = hashed_pieces(word)
-    assert all(0 <= piece < BUCKETS for piece in pieces)
+@given(st.text(min_size=1, max_size=30), st.sampled_from([1, 8192, BUCKETS]))
+def test_pieces_are_buckets_and_the_first_is_the_word(word, buckets):
+    pieces = hashed_pieces(word, buckets)
+    assert all(0 <= piece < buckets for piece in pieces)
     assert len(pieces) == 1 + sum(max(len(word) + 3 - n, 0) for n in (3, 4, 5))
 
 
