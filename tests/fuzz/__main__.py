@@ -87,7 +87,9 @@ def _fuzz_one(name: str, target: Target, tally: Tally, folder: Path, until: floa
     tally.inputs += outcome.inputs
     tally.edges = max(tally.edges, outcome.edges)
     tally.seconds += outcome.seconds
-    if outcome.found is not None:
+    if outcome.known:
+        print(f"fuzz: {name}: {outcome.found} crashes pi-heif, which is known", flush=True)
+    elif outcome.found is not None:
         tally.finds.append(outcome.found)
         print(f"fuzz: {name}: found {outcome.found}", flush=True)
     if outcome.stopped:

@@ -3,6 +3,7 @@
 import platform
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -109,6 +110,17 @@ def test_an_error_that_is_no_refusal_is_a_finding():
     with pytest.raises(KeyError):
         Target(raise_key_error, (ValueError,), None, 1).run(b"")
     assert Target(lambda data: None, (), None, 1).run(b"")
+
+
+@pytest.mark.skipif(not HAS_ATHERIS, reason="atheris has wheels for Linux on x86-64 alone")
+@pytest.mark.parametrize(("target", "crashes"), [("photo", True), ("image", True), ("tags", False)])
+def test_what_is_known_to_crash_a_library_is_told_from_a_finding(tmp_path, monkeypatch, target, crashes):
+    from fuzz.guided import is_known
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    found = tmp_path / f"{target}-0"
+    shutil.copy(ROOT / "tests/fixtures/crashes_pi_heif_1.4.0.heic", found)
+    assert is_known(found) is crashes
 
 
 @pytest.mark.slow  # a minute: what CI spends on it
