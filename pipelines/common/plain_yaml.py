@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 
 _MOST_VALUES = 100_000  # ours have a thousand; a few anchors in one another stand for billions
 
@@ -16,14 +17,17 @@ _MOST_VALUES = 100_000  # ours have a thousand; a few anchors in one another sta
 def read_plain(path: Path) -> Any:
     """Read `path` as numbers, texts, lists and blocks whose keys are texts.
 
-    A ValueError says where it has anything else (YAML knows dates, sets and bytes besides), or why it is no YAML.
+    A ValueError says where it has anything else (YAML knows dates, sets and bytes besides) or an anchor twice, or why it
+    is no YAML.
     """
     try:
         # ruamel reads YAML 1.2 as DVC does: 2e-4 is a number (PyYAML makes it text).
-        tree = YAML(typ="safe", pure=True).load(path.read_text())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ReusedAnchorWarning)  # a thousand of them take seconds to be told
+            tree = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file in {Path.cwd()}; run from the top of the repository") from None
-    except (YAMLError, ValueError, TypeError) as error:
+    except (YAMLError, ReusedAnchorWarning, ValueError, TypeError) as error:
         # ValueError: bytes that are no text, or the 32nd of a month; TypeError: a block as a key.
         raise ValueError(f"{path}: not YAML: {error}") from None
     except RecursionError:

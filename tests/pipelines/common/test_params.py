@@ -403,6 +403,12 @@ def test_anchors_that_stand_for_billions_are_told(load):
     assert where_and_what(load, "\n".join(lines))[1] == "expected at most 100000 values in all, got more"
 
 
+def test_an_anchor_that_is_given_twice_is_told_at_once(load):
+    told = where_and_what(load, "a: &a " + "[&a " * 700)[1]  # a thousand warnings took seconds
+    assert told.startswith("not YAML: \nfound duplicate anchor 'a'\nfirst occurrence   in ")
+    assert told.count("duplicate anchor") == 1
+
+
 def test_a_list_that_holds_itself_is_told(load):
     what = "expected an end, got a list or block that holds itself"
     assert where_and_what(load, "seed: &list [*list]") == ("", what)
