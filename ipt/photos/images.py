@@ -37,6 +37,7 @@ _HEIC = "HEIF"  # unknown to Pillow unless it was taught
 # Of Pillow's kinds those that are tried: it knows forty more, some by calling other programs.
 _READ = tuple(kind for kind in dict.fromkeys((FORMATS | READ_ONLY).values()) if kind != _HEIC)
 MAX_PIXELS = 120_000_000  # above the largest cameras; a small file can claim far more and fill the memory
+MOST_RUN_LENGTH_PIXELS = 1_000_000  # of a BMP with run lengths, which Pillow fills pixel by pixel in Python
 _GRAY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 _WIDE_MODES = {"I": "32-bit integer", "F": "floating point"}
@@ -146,8 +147,7 @@ def open_picture(source: str | Path | bytes, max_pixels: int | None = None) -> I
                 limit = MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS)
                 if width * height > limit:
                     raise TooManyPixelsError(f"{width} x {height} pixels; the limit is {limit} in all")
-                if picture.format in ("JPEG", "MPO") and jpeg.scans(data) > jpeg.MOST_SCANS:
-                    raise ImageError(f"a JPEG of more than {jpeg.MOST_SCANS} scans; save it anew")
+                _check_work(picture, data)
                 yield picture, data
     except MemoryError as error:
         raise ImageError(f"{name}: too large for this machine's memory") from error
@@ -156,6 +156,15 @@ def open_picture(source: str | Path | bytes, max_pixels: int | None = None) -> I
             TooManyPixelsError if isinstance(error, (TooManyPixelsError, Image.DecompressionBombError)) else ImageError
         )
         raise kind(f"{name}: cannot be read as an image: {_reason(error)}") from error
+
+
+def _check_work(picture: Image.Image, data: bytes) -> None:
+    """Refuse what costs far more than its pixels."""
+    if picture.format in ("JPEG", "MPO") and jpeg.scans(data) > jpeg.MOST_SCANS:
+        raise ImageError(f"a JPEG of more than {jpeg.MOST_SCANS} scans; save it anew")
+    run_lengths = picture.format == "BMP" and picture.info.get("compression") in (1, 2)
+    if run_lengths and picture.width * picture.height > MOST_RUN_LENGTH_PIXELS:
+        raise ImageError(f"a BMP with run lengths of more than {MOST_RUN_LENGTH_PIXELS} pixels; save it without them")
 
 
 def _read_file(path: Path) -> bytes:

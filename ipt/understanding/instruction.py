@@ -38,9 +38,7 @@ Example = tuple[str, Sequence[int]]  # a sentence and the tasks that it asks for
 class InstructionModel(nn.Module):
     """Says how probably each task is wanted by a sentence: the mean of what its readers say."""
 
-    def __init__(
-        self, tasks: int, readers: int = READERS, *, knows_words: bool = True, buckets: int = BUCKETS
-    ) -> None:
+    def __init__(self, tasks: int, readers: int = READERS, *, knows_words: bool = True, buckets: int = BUCKETS) -> None:
         super().__init__()
         self.knows_words, self.buckets = knows_words, buckets
         self.readers = nn.ModuleList(Reader(tasks, knows_words=knows_words, buckets=buckets) for _ in range(readers))

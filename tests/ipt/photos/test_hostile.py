@@ -93,6 +93,32 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path, read):
     read(tmp_path / "a.jpg")
 
 
+def bmp(width, height, kind, lines):
+    """A BMP with run lengths of `kind` (1: 8 bits, 2: 4 bits), of 16 gray levels."""
+    bits, colours = {1: 8, 2: 4}[kind], np.repeat(np.arange(16, dtype=np.uint8) * 17, 4).tobytes()
+    head = struct.pack("<LllHHLLllLL", 40, width, height, 1, bits, kind, len(lines), 0, 0, 16, 0)
+    start = 14 + len(head) + len(colours)
+    return b"BM" + struct.pack("<LHHL", start + len(lines), 0, 0, start) + head + colours + lines
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_large_bmp_with_run_lengths_is_refused(tmp_path, read, kind):
+    """Of 600 bytes, 120 megapixels of lines of one pixel took 15 s."""
+    (tmp_path / "a.bmp").write_bytes(bmp(1_000_000, 120, kind, b"\1\0\0\0" * 120))
+    started = time.process_time()
+    with pytest.raises(ImageError, match=r"a\.bmp: .*a BMP with run lengths of more than 1000000 pixels; save it"):
+        read(tmp_path / "a.bmp")
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(("kind", "run"), [(1, b"\x04\x0f"), (2, b"\x04\xff")])
+def test_a_small_bmp_with_run_lengths_is_read(kind, run):
+    levels = read_photo(bmp(4, 2, kind, run + b"\0\0" + b"\1\0\0\0" + b"\0\1")).levels
+    assert levels[1].tolist() == [[255] * 3] * 4  # the first line in the file is the lowest
+    assert levels[0].tolist() == [[0] * 3] * 4
+
+
 @pytest.mark.slow  # to write the pages takes seconds
 def test_pages_are_not_counted(tmp_path):
     """3,000 pages of one pixel: counted one from another they took 11 s."""
