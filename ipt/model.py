@@ -32,7 +32,7 @@ class InstructIPT(TaskNetwork):
         self.estimator = Estimator(len(config.tasks)).requires_grad_(False)
 
     def make_room(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """As many readers of instructions as the weights have, as large and knowing what they know; an estimator as wide.
+        """As many readers of instructions as the weights have, as large and knowing as much; an estimator as wide.
 
         Those of before were fewer and smaller, and it was narrower.
         """

@@ -17,8 +17,8 @@ _MOST_VALUES = 100_000  # ours have a thousand; a few anchors in one another sta
 def read_plain(path: Path) -> Any:
     """Read `path` as numbers, texts, lists and blocks whose keys are texts.
 
-    A ValueError says where it has anything else (YAML knows dates, sets and bytes besides) or an anchor twice, or why it
-    is no YAML.
+    A ValueError says where it has anything else (YAML knows dates, sets and bytes besides), or an anchor twice, or why
+    it is no YAML.
     """
     try:
         # ruamel reads YAML 1.2 as DVC does: 2e-4 is a number (PyYAML makes it text).
