@@ -28,7 +28,8 @@ from benchmarks.local_checkout import edit_params
 from benchmarks.local_cluster import LocalCluster
 from benchmarks.marks import write_between
 from benchmarks.watched_training import Training
-from pipelines.cluster.checkpoints import LATEST
+from pipelines.cluster.checkpoints import latest_checkpoint
+from pipelines.cluster.storage import Storage
 
 REPORT = Path("docs/cluster.md")
 BEGIN = "<!-- faults -->\n"
@@ -46,7 +47,6 @@ class Scene:
     nodes: Path
     hide: bool
     trainings: list[Training] = field(default_factory=list)
-    half_written: int = 0  # checkpoints that a kill left so
 
     @contextmanager
     def cluster(self):
@@ -67,50 +67,46 @@ class Scene:
     def last_is_whole(self) -> bool:
         """Whether the newest checkpoint is the one that the run would go on from."""
         newest = max(self.checkpoints(), key=lambda path: path.name)
-        latest = newest.parent / LATEST
-        return latest.exists() and json.loads(latest.read_text())["folder"] == newest.name
+        latest = latest_checkpoint(Storage(str(self.storage)), newest.parent.name)
+        return latest is not None and latest.folder == f"{newest.parent.name}/{newest.name}"
 
 
-def undisturbed(scene: Scene, at: int) -> int:
+def undisturbed(scene: Scene, at: int) -> None:
     """nothing"""
     with scene.cluster() as cluster:
         scene.train(cluster).end()
-    return 0
 
 
-def worker_killed(scene: Scene, at: int) -> int:
+def worker_killed(scene: Scene, at: int) -> None:
     """kill -9 of a worker"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
         training.wait_for(lambda: training.step >= at)
         cluster.trainers()[-1].kill()
         training.end()
-    return at
 
 
-def node_killed(scene: Scene, at: int) -> int:
+def node_killed(scene: Scene, at: int) -> None:
     """kill -9 of a node: raylet and worker"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
         training.wait_for(lambda: training.step >= at)
         cluster.kill(2)
         training.end()
-    return at
 
 
-def driver_killed(scene: Scene, at: int) -> int:
+def driver_killed(scene: Scene, at: int) -> None:
     """kill -9 of the driver, run again"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
         training.wait_for(lambda: training.step >= at)
         training.kill()
         scene.train(cluster).end()
-    return at
 
 
 def all_killed_as_written(scene: Scene, at: int, times: int = 10) -> int:
     """kill -9 of workers, driver and nodes as a checkpoint appears, ten times"""
-    moments = random.Random(0)
+    moments, half_written = random.Random(0), 0
     for _ in range(times):
         with scene.cluster() as cluster:
             training, before = scene.train(cluster), scene.checkpoints()
@@ -121,13 +117,13 @@ def all_killed_as_written(scene: Scene, at: int, times: int = 10) -> int:
             for worker in workers:
                 os.kill(worker.pid, signal.SIGKILL)
             training.kill()
-            scene.half_written += not scene.last_is_whole()
+            half_written += not scene.last_is_whole()
     with scene.cluster() as cluster:
         scene.train(cluster).end()
-    return at
+    return half_written
 
 
-def worker_stopped(scene: Scene, at: int) -> int:
+def worker_stopped(scene: Scene, at: int) -> None:
     """a worker that stands still for 40 s"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
@@ -137,10 +133,9 @@ def worker_stopped(scene: Scene, at: int) -> int:
         time.sleep(AWAY)
         straggler.send_signal(signal.SIGCONT)
         training.end()
-    return 0
 
 
-def storage_full(scene: Scene, at: int) -> int:
+def storage_full(scene: Scene, at: int) -> None:
     """storage full for 40 s"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
@@ -157,10 +152,9 @@ def storage_full(scene: Scene, at: int) -> int:
         time.sleep(AWAY)
         filler.unlink()
         training.end()
-    return 0
 
 
-def storage_read_only(scene: Scene, at: int) -> int:
+def storage_read_only(scene: Scene, at: int) -> None:
     """storage read-only for 40 s"""
     with scene.cluster() as cluster:
         training = scene.train(cluster)
@@ -170,7 +164,6 @@ def storage_read_only(scene: Scene, at: int) -> int:
         time.sleep(AWAY)
         subprocess.run(["mount", "-o", "remount,rw", scene.storage], check=True)
         training.end()
-    return 0
 
 
 FAULTS = (
@@ -185,12 +178,11 @@ FAULTS = (
 )
 
 
-def result(scene: Scene, fault: Callable, at: int) -> dict:
+def result(scene: Scene, fault: Callable[[Scene, int], int | None], at: int) -> dict:
     """Run a training with a fault: what it ended with, and what the fault cost."""
     scene.trainings.clear()
-    scene.half_written = 0
     started = time.monotonic()
-    fault(scene, at)
+    half_written = fault(scene, at)
     seconds = time.monotonic() - started
     summary = json.loads((scene.checkout / "metrics/train.json").read_text())
     repeated = 0
@@ -204,7 +196,7 @@ def result(scene: Scene, fault: Callable, at: int) -> dict:
         "fault": fault.__doc__,
         "seconds": seconds,
         "repeated": repeated,
-        "half_written": scene.half_written,
+        "half_written": half_written,
         "psnr": sum(scores) / len(scores),
         "losses": losses.tolist(),
         "told": [line for training in scene.trainings for line in training.lines if "step" not in line.split(",")[0]],
@@ -275,8 +267,10 @@ def table(rows: list[dict], steps: int) -> str:
             f"| {row['fault']} | yes | {row['seconds'] - first['seconds']:.0f} | {row['repeated']} | {row['restarts']} "
             f"| {row['goodput']:.0%} | {row['psnr'] - first['psnr']:+.2f} | {same} |"
         )
-    halves = sum(row["half_written"] for row in rows)
-    return "\n".join([*written, "", f"Of the ten kills, {halves} left a checkpoint half-written."]) + "\n"
+    for row in rows:
+        if row["half_written"] is not None:
+            written += ["", f"Of the ten kills, {row['half_written']} left a checkpoint half-written."]
+    return "\n".join(written) + "\n"
 
 
 def main() -> None:
