@@ -155,7 +155,8 @@ class Trainer:
             select(self.network._selection, index, len(self.tasks))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=state.settings.bf16):
             restored = self.forward(degraded)
-        distances = restoration_loss(restored.float(), clean).view(len(self.tasks), -1)
+        distances = restoration_loss(restored.float(), clean, state.settings.frequency_weight)
+        distances = distances.view(len(self.tasks), -1)
         errors = (distances + NEGLIGIBLE).pow(1 / 3).mean(1)  # `task_errors`, without a wait
         if state.task_scale is None:
             state.task_scale = errors.detach()

@@ -93,6 +93,7 @@ def main() -> None:
         steps=given.steps, learning_rate=train.learning_rate, bias_learning_rate=train.bias_learning_rate,
         warmup_steps=min(train.warmup_steps, given.steps // 10), weight_decay=0.0, clip_norm=train.clip_norm,
         ema_decay=train.ema_decay, task_weights=(1.0,) * (number + 1), bf16=False,
+        frequency_weight=train.frequency_weight,
     )  # fmt: skip
     common = psnr(outputs(network, degraded, number), clean)
     network = fit_biases(network, batches(cleans, given.task, number, params.seed), settings)

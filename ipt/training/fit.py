@@ -45,6 +45,7 @@ class TrainingSettings:
     task_weights: tuple[float, ...]  # of each task's part in the loss
     bf16: bool
     decay_steps: int | None = None  # over so many last steps the learning rates fall; None: from the warm-up on
+    frequency_weight: float = 0.0  # of `ipt.training.losses.restoration_loss`
     samples_at_once: int | None = None  # at most so many of a batch go through the network together; None: all
 
 
@@ -142,7 +143,7 @@ def fit(
         waited = time.perf_counter()
         batch = batch.to(device)
         asked = conflict_every and (state.step + 1) % conflict_every == 0
-        conflict = gradient_conflict(state.model, batch.degraded, batch.clean, batch.index) if asked else None
+        conflict = _conflict(state, batch) if asked else None
         report = synchronous_step(state, network, batch, weight)
         ended = time.perf_counter()
         state.step += 1
@@ -216,7 +217,13 @@ def _distances(state: TrainingState, network: nn.Module, batch: Batch) -> Tensor
     """Of what the network makes of each sample to the clean one, (B,)."""
     with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=state.settings.bf16):
         restored = network(batch.degraded, batch.index)
-    return restoration_loss(restored.float(), batch.clean)
+    return restoration_loss(restored.float(), batch.clean, state.settings.frequency_weight)
+
+
+def _conflict(state: TrainingState, batch: Batch) -> float:
+    """Of the gradients of the tasks of a batch, before its step."""
+    weight = state.settings.frequency_weight
+    return gradient_conflict(state.model, batch.degraded, batch.clean, batch.index, weight)
 
 
 def _alone(network: nn.Module) -> AbstractContextManager[None]:

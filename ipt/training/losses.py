@@ -56,18 +56,21 @@ def running_scale(errors: Tensor, scale: Tensor | None, weight: float = 1.0) -> 
     return overall if scale is None else overall.lerp(scale, MEMORY)
 
 
-def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index: Tensor) -> float:
+def gradient_conflict(
+    network: nn.Module, degraded: Tensor, clean: Tensor, index: Tensor, frequency_weight: float = 0.0
+) -> float:
     """Mean cosine between the tasks' gradients of what they share (all trained parameters but the task biases).
 
     1: every task wants the same step; 0: unrelated; below: they undo one another (Yu et al. 2020). The network's own
     gradients stay as they are. Not a number for a batch of one task, or where nothing shared is trained.
+    `frequency_weight` as in `restoration_loss`.
     """
     own = {id(factor) for factor in task_parameters(network)}
     shared = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
     tasks = index.unique()
     if not shared:
         return math.nan
-    distances = restoration_loss(network(degraded, index).float(), clean)
+    distances = restoration_loss(network(degraded, index).float(), clean, frequency_weight)
     gradients = []
     for error in task_errors(distances, index, tasks):
         parts = torch.autograd.grad(error, shared, retain_graph=True, materialize_grads=True)
@@ -78,10 +81,18 @@ def gradient_conflict(network: nn.Module, degraded: Tensor, clean: Tensor, index
     return between.item() / (count * (count - 1)) if count > 1 else math.nan
 
 
-def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Charbonnier distance sqrt(x^2 + e^2) - e with e = 0.1, by sample: (B, 3, H, W) to (B,); 0 where equal.
+def restoration_loss(restored: Tensor, clean: Tensor, frequency_weight: float = 0.0) -> Tensor:
+    """How far restored images are from clean ones, by sample: (B, 3, H, W) to (B,); 0 where equal.
 
-    Quadratic below a tenth of the range, linear above (Charbonnier et al. 1994). With the usual e = 0.001 it is the
-    absolute error, whose best answer to sparse damage such as rain is to leave the image as it is.
+    Charbonnier distance sqrt(x^2 + e^2) - e with e = 0.1: quadratic below a tenth of the range, linear above
+    (Charbonnier et al. 1994). With the usual e = 0.001 it is the absolute error, whose best answer to sparse damage
+    such as rain is to leave the image as it is. To it comes, times `frequency_weight`, the mean absolute difference of
+    real and imaginary parts between the orthonormal Fourier transforms of the two (the frequency reconstruction loss
+    of Cho et al. 2021, at the whole resolution).
     """
-    return ((restored - clean).square() + SOFTNESS**2).sqrt().sub(SOFTNESS).mean((1, 2, 3))
+    difference = restored - clean
+    distances = (difference.square() + SOFTNESS**2).sqrt().sub(SOFTNESS).mean((1, 2, 3))
+    if not frequency_weight:
+        return distances
+    spectrum = torch.view_as_real(torch.fft.rfft2(difference, norm="ortho"))
+    return distances + frequency_weight * spectrum.abs().mean((1, 2, 3, 4))

@@ -27,6 +27,7 @@ Several = Annotated[int, Field(ge=1, le=10**6)]
 Steps = Annotated[int, Field(ge=0, le=10**9)]
 Rank = Annotated[int, Field(ge=0, le=10**6)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 MostOf = Annotated[float, Field(ge=0.01, le=1)]  # a share that must leave something
 GreyLevels = Annotated[float, Field(ge=0, le=255)]
@@ -174,6 +175,7 @@ class Train:
     warmup_steps: Steps
     decay_steps: Steps | Literal["all"]
     weight_decay: Share
+    frequency_weight: NotNegative
     clip_norm: Positive
     ema_decay: Share
     precision: Literal["auto", "fp32", "bf16"]

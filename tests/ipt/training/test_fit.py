@@ -14,6 +14,7 @@ from ipt.model import InstructIPT
 from ipt.network.modulation import task_parameters
 from ipt.training.batch import Batch
 from ipt.training.fit import TrainingSettings, TrainingState, fit, learning_rate_factor, synchronous_step
+from ipt.training.losses import restoration_loss
 
 SETTINGS = TrainingSettings(
     steps=20, learning_rate=5e-3, bias_learning_rate=5e-3, warmup_steps=3, weight_decay=1e-4,
@@ -237,6 +238,14 @@ def test_gradient_conflict_is_reported_now_and_then_and_leaves_the_training_alon
     assert all(-1 <= report.gradient_conflict <= 1 for report in reports[7::8])
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(watched)[name])
+
+
+def test_the_loss_of_a_step_holds_the_term_of_the_frequencies(new_state):
+    for weight in (0.0, 4.0):
+        state, batch = new_state(frequency_weight=weight), next(batches())
+        with torch.no_grad():
+            expected = restoration_loss(state.model(batch.degraded, batch.index), batch.clean, weight).mean().item()
+        assert synchronous_step(state, state.model, batch)["loss"] == pytest.approx(expected)
 
 
 def test_the_average_follows_the_weights_with_a_window_that_grows(new_state):

@@ -127,6 +127,22 @@ def test_restoration_loss_is_quadratic_for_small_errors_and_linear_for_large_one
     assert large == pytest.approx(99.9, rel=1e-4)
 
 
+def test_the_term_of_the_frequencies_is_the_mean_difference_of_the_parts_of_the_fourier_transforms():
+    restored, clean = torch.rand(2, 2, 3, 6, 8)
+    transforms = [torch.fft.rfft2(images, norm="ortho") for images in (restored, clean)]
+    term = (transforms[0] - transforms[1]).flatten(1)
+    expected = (term.real.abs() + term.imag.abs()).mean(1) / 2
+    added = restoration_loss(restored, clean, 4.0) - restoration_loss(restored, clean)
+    torch.testing.assert_close(added, 4 * expected)
+    assert restoration_loss(clean, clean, 4.0).abs().max() < 1e-6
+
+
+def test_gradient_conflict_is_that_of_the_loss_with_its_frequencies():
+    degraded, clean = torch.rand(2, 2, 3, 4, 4)
+    plain, with_term = (gradient_conflict(Shift(), degraded, clean, torch.arange(2), weight) for weight in (0.0, 4.0))
+    assert plain != with_term
+
+
 def test_the_error_of_a_task_is_the_mean_cube_root():
     errors = task_errors(torch.tensor([0.001, 0.027, 0.008]), torch.tensor([0, 0, 1]), torch.arange(2))
     torch.testing.assert_close(errors, torch.tensor([0.2, 0.2]), atol=1e-3, rtol=0)

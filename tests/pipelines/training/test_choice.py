@@ -41,4 +41,5 @@ def test_training_settings_are_the_params_with_a_warm_up_that_fits():
     assert (settings.steps, settings.warmup_steps, settings.bf16) == (50, 5, True)
     assert settings.task_weights == tuple(task.weight for task in PARAMS.tasks.values())
     assert settings.learning_rate == PARAMS.train.learning_rate
+    assert settings.frequency_weight == PARAMS.train.frequency_weight > 0
     assert training_settings(PARAMS, 10**5, False).warmup_steps == PARAMS.train.warmup_steps
