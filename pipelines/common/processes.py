@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -30,7 +31,7 @@ def usable_cores() -> int:
 def processes(items: int, each: int = _ITEMS_PER_PROCESS) -> Iterator[Executor | None]:
     """Yield a pool of one process per usable core; None where `items` are done sooner without.
 
-    A process is started for `each` items.
+    A process is started for `each` items, and ends when this one does, however that ends.
     """
     count = min(usable_cores(), items // each)
     if count < 2:
@@ -38,8 +39,22 @@ def processes(items: int, each: int = _ITEMS_PER_PROCESS) -> Iterator[Executor |
         return
     # Not forked: a fork copies the locks of threads that libraries may have started.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(count, context, _begin) as pool:
         yield pool
+
+
+def _begin() -> None:
+    """In a process of the pool, before its first item."""
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave the process where its parent is killed: an item may take an hour, and nobody would take its result."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def ordered_map(pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

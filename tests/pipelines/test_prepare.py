@@ -1,5 +1,6 @@
 """The prepare stage: no leak from val to train, no duplicates, same bytes twice, bad input told."""
 
+import contextlib
 import csv
 import itertools
 from dataclasses import replace
@@ -13,9 +14,8 @@ from PIL import Image
 
 from ipt.pixels import to_unit
 from pipelines import prepare as stage
-from pipelines.common import processes as pool_module
 from pipelines.common.params import Builtin, DeadLeaves, Folder, Prepare, Source
-from pipelines.common.processes import ordered_map, processes
+from pipelines.common.processes import processes
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, rows_of
 from pipelines.pictures import cutting, duplicates, mixing
 from pipelines.pictures.dead_leaves import draw_dead_leaves
@@ -117,9 +117,10 @@ def test_same_params_give_same_bytes_also_over_processes(tmp_path, photos, setti
     chosen = settings_of(folder(photos, 1.0, 0.75), LEAVES)
     prepare(chosen, 0, tmp_path / "one")
     prepare(chosen, 0, tmp_path / "two")
-    monkeypatch.setattr(pool_module, "_ITEMS_PER_PROCESS", 1)
-    prepare(chosen, 0, tmp_path / "many")
     prepare(chosen, 1, tmp_path / "other")
+    with processes(2, each=1) as pool:
+        monkeypatch.setattr(stage, "processes", lambda items: contextlib.nullcontext(pool))
+        prepare(chosen, 0, tmp_path / "many")
     for name in ("train.parquet", "val.parquet", "quarantine.csv"):
         first = (tmp_path / "one" / name).read_bytes()
         assert first == (tmp_path / "two" / name).read_bytes()
@@ -372,14 +373,3 @@ def test_impossible_hash_distances_are_errors(bits):
 def test_hashes_of_different_pictures_are_far_apart():
     codes = [perceptual_hash(picture(index)) for index in range(30)]
     assert all((a ^ b).bit_count() > 8 for i, a in enumerate(codes) for b in codes[:i])
-
-
-def test_results_from_processes_are_in_order_and_errors_come_through(monkeypatch):
-    monkeypatch.setattr(pool_module, "_ITEMS_PER_PROCESS", 1)
-    with processes(2) as pool:
-        assert list(ordered_map(pool, abs, range(-40, 0))) == list(range(40, 0, -1))
-        with pytest.raises(TypeError):
-            list(ordered_map(pool, abs, ["text"]))
-    with processes(1) as pool:
-        assert pool is None
-        assert list(ordered_map(pool, abs, [-1, 2])) == [1, 2]
