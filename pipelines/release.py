@@ -77,7 +77,8 @@ def start(folder: Path, photographs: Path | None, overlays: Sequence[Path] = ())
 def write_overlaid(path: Path, overlay: dict[str, Any]) -> None:
     """Put the values of `overlay` over those of the YAML file `path`: blocks key by key, anything else whole.
 
-    Comments and layout stay; those of `overlay` come along where ruamel read it.
+    New keys come last; a block that names all keys of the file's gives their order as well. Comments and layout stay;
+    those of `overlay` come along where ruamel read it.
     """
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 120, True
@@ -95,6 +96,9 @@ def overlay_values(tree: Any, overlay: dict[str, Any]) -> None:
             overlay_values(tree[name], value)
         else:
             tree[name] = value
+    if set(tree) == set(overlay):
+        for name in overlay:
+            tree.move_to_end(name)
 
 
 def decay(folder: Path) -> None:

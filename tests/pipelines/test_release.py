@@ -31,6 +31,18 @@ def test_blocks_go_over_blocks_key_by_key_and_anything_else_whole():
     assert tree == {"a": {"x": 1, "y": [9], "z": {"new": 1}}, "b": {"c": 4}}
 
 
+def test_a_block_that_names_all_keys_gives_their_order(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("tasks:\n  denoise: {share: 1}  # noise\n  derain: {share: 2}\nseed: 0\n")
+    write_overlaid(path, {"tasks": {"dejpeg": {"share": 3}, "derain": {}}})
+    assert list(YAML().load(path.read_text())["tasks"]) == ["denoise", "derain", "dejpeg"]
+    write_overlaid(path, {"tasks": {"dejpeg": {}, "denoise": {}, "derain": {"share": 4}}})
+    expected = {"dejpeg": {"share": 3}, "denoise": {"share": 1}, "derain": {"share": 4}}
+    found = YAML().load(path.read_text())["tasks"]
+    assert (found, list(found)) == (expected, list(expected))
+    assert "# noise" in path.read_text()
+
+
 @pytest.fixture
 def released(tmp_path):
     path = tmp_path / "params.yaml"
@@ -52,7 +64,8 @@ def test_the_params_of_a_release_are_params(released):
 def test_more_tasks_fit_the_released_model(released):
     write_overlaid(released, YAML().load((ROOT / "params.more_tasks.yaml").read_text()))
     params, known = load_params(released), InstructIPT.from_pretrained().config
-    assert list(params.tasks) == [*known.tasks, *params.train.learn]
+    assert set(params.tasks) == {*known.tasks, *params.train.learn}
+    assert [task for task in params.tasks if task in known.tasks] == list(known.tasks)
     for name in params.train.learn:
         check_recipe(params.tasks[name].recipe, name)
     pinned = params.modulation
