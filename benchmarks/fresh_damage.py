@@ -31,7 +31,7 @@ from ipt.network.task_network import TaskNetwork
 from ipt.photos.images import read_image
 from ipt.pixels import to_levels, to_unit
 from ipt.training.fit import TrainingState
-from ipt.training.losses import NEGLIGIBLE, balanced_loss, restoration_loss, running_scale
+from ipt.training.losses import balanced_loss, restoration_loss, running_scale, sample_errors
 from pipelines.common.params import Params, load_params
 from pipelines.training.choice import model_config, read_choice, training_settings
 from pipelines.training.groups import leave_alone
@@ -155,9 +155,9 @@ class Trainer:
             select(self.network._selection, index, len(self.tasks))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=state.settings.bf16):
             restored = self.forward(degraded)
-        distances = restoration_loss(restored.float(), clean, state.settings.frequency_weight)
-        distances = distances.view(len(self.tasks), -1)
-        errors = (distances + NEGLIGIBLE).pow(1 / 3).mean(1)  # `task_errors`, without a wait
+        frequency_weight = state.settings.frequency_weight
+        distances = restoration_loss(restored.float(), clean, frequency_weight).view(len(self.tasks), -1)
+        errors = sample_errors(distances, frequency_weight).mean(1)  # `task_errors`, without a wait
         if state.task_scale is None:
             state.task_scale = errors.detach()
         loss = balanced_loss(errors, state.task_scale, self.weights)

@@ -174,7 +174,7 @@ def synchronous_step(state: TrainingState, network: nn.Module, batch: Batch, wei
     parts = batch.parts(settings.samples_at_once)
     if state.task_scale is None:
         with torch.no_grad():  # and not by `network`, which might be compiled for this once
-            first = [task_errors(_distances(state, state.model, part), part.index, tasks, counts) for part in parts]
+            first = [_errors(state, state.model, part, tasks, counts)[0] for part in parts]
         state.task_scale = running_scale(torch.stack(first).sum(0), None, weight)
     state.optimizer.zero_grad(set_to_none=True)
     errors, task_loss = _add_gradients(state, network, parts, tasks, counts, weight)
@@ -205,19 +205,23 @@ def _add_gradients(
     errors, means = [], []
     for number, part in enumerate(parts, 1):
         with nullcontext() if number == len(parts) else _alone(network):
-            distances = _distances(state, network, part)
-            of_part = task_errors(distances, part.index, tasks, counts)
+            of_part, distances = _errors(state, network, part, tasks, counts)
             balanced_loss(of_part, state.task_scale, task_weights, weight).backward()
         errors.append(of_part.detach())
-        means.append(task_means(distances.detach(), part.index, tasks, counts))
+        means.append(distances)
     return torch.stack(errors).sum(0), torch.stack(means).sum(0)
 
 
-def _distances(state: TrainingState, network: nn.Module, batch: Batch) -> Tensor:
-    """Of what the network makes of each sample to the clean one, (B,)."""
+def _errors(
+    state: TrainingState, network: nn.Module, batch: Batch, tasks: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What part of a batch adds to the error and to the mean distance of each of its tasks, (T,) each."""
     with torch.autocast(batch.degraded.device.type, torch.bfloat16, enabled=state.settings.bf16):
         restored = network(batch.degraded, batch.index)
-    return restoration_loss(restored.float(), batch.clean, state.settings.frequency_weight)
+    weight = state.settings.frequency_weight
+    distances = restoration_loss(restored.float(), batch.clean, weight)
+    errors = task_errors(distances, batch.index, tasks, counts, weight)
+    return errors, task_means(distances.detach(), batch.index, tasks, counts)
 
 
 def _conflict(state: TrainingState, batch: Batch) -> float:

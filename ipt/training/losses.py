@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ipt.network.modulation import task_parameters
 
 SOFTNESS = 0.1  # e of the Charbonnier distance
-NEGLIGIBLE = 1e-6  # a distance that is as good as none (67 dB)
+FAINT = 10 ** (-67 / 20)  # standard deviation of noise that is as good as none: 67 dB
 MEMORY = 0.95  # of the running mean of each task's error, by step
 
 
@@ -24,13 +24,22 @@ def task_means(values: Tensor, index: Tensor, tasks: Tensor, counts: Tensor | No
     return torch.stack([values[index == task].sum() for task in tasks]) / counts
 
 
-def task_errors(distances: Tensor, index: Tensor, tasks: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Mean cube root of the distances (B,) of each of the `tasks`, (T,); `counts` as in `task_means`.
+def task_errors(
+    distances: Tensor, index: Tensor, tasks: Tensor, counts: Tensor | None = None, frequency_weight: float = 0.0
+) -> Tensor:
+    """Mean of `sample_errors` of the distances (B,) of each of the `tasks`, (T,); `counts` as in `task_means`."""
+    return task_means(sample_errors(distances, frequency_weight), index, tasks, counts)
 
-    The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged.
+
+def sample_errors(distances: Tensor, frequency_weight: float = 0.0) -> Tensor:
+    """Cube root of each of what `restoration_loss` gave with that `frequency_weight`, and a little: (B,) to (B,).
+
+    The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged. The
+    little is the distance of faint noise: without it images that show no damage, where the root is steepest, decided.
     """
     # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
-    return task_means((distances + NEGLIGIBLE) ** (1 / 3), index, tasks, counts)
+    faint = FAINT**2 / (2 * SOFTNESS) + frequency_weight * FAINT / math.sqrt(math.pi)
+    return (distances + faint) ** (1 / 3)
 
 
 def balanced_loss(errors: Tensor, scale: Tensor, task_weights: Tensor, weight: float = 1.0) -> Tensor:
@@ -72,7 +81,7 @@ def gradient_conflict(
         return math.nan
     distances = restoration_loss(network(degraded, index).float(), clean, frequency_weight)
     gradients = []
-    for error in task_errors(distances, index, tasks):
+    for error in task_errors(distances, index, tasks, None, frequency_weight):
         parts = torch.autograd.grad(error, shared, retain_graph=True, materialize_grads=True)
         gradients.append(torch.cat([part.flatten() for part in parts]))
     directions = nn.functional.normalize(torch.stack(gradients), dim=1)  # (T, P)

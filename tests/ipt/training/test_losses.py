@@ -11,6 +11,7 @@ from ipt.training.losses import (
     gradient_conflict,
     restoration_loss,
     running_scale,
+    sample_errors,
     task_errors,
     task_means,
 )
@@ -141,6 +142,15 @@ def test_gradient_conflict_is_that_of_the_loss_with_its_frequencies():
     degraded, clean = torch.rand(2, 2, 3, 4, 4)
     plain, with_term = (gradient_conflict(Shift(), degraded, clean, torch.arange(2), weight) for weight in (0.0, 4.0))
     assert plain != with_term
+
+
+@pytest.mark.parametrize("frequency_weight", [0.0, 1.0, 4.0])
+def test_errors_begin_at_faint_noise(frequency_weight):
+    torch.manual_seed(0)
+    noise = 10 ** (-67 / 20) * torch.randn(2, 3, 256, 256)
+    faint = restoration_loss(noise, torch.zeros_like(noise), frequency_weight)
+    nothing = sample_errors(torch.zeros(2), frequency_weight)
+    torch.testing.assert_close(nothing**3, faint, rtol=0.01, atol=0)
 
 
 def test_the_error_of_a_task_is_the_mean_cube_root():
