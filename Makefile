@@ -68,13 +68,13 @@ bench-modulation: $(INSTALLED)  ## time of a mixed-task batch beside the plain b
 	$(BIN)/python -m benchmarks.modulation
 
 ablation: $(INSTALLED)  ## task biases beside other ways and none, into docs/method.md (an hour; goes on where it was stopped)
-	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.ablation $(ARGS)
 
 bench-backbones: $(INSTALLED)  ## candidates for the backbone's blocks, trained alike
 	$(BIN)/python -m benchmarks.backbones
 
 bench-length: $(INSTALLED)  ## a network with task biases and one without, trained for hours: STATE=FOLDER; SHARDS=FOLDER, DATA=FOLDER of real pairs
-	$(BIN)/python -m benchmarks.at_length --state $(STATE) $(if $(SHARDS),--shards $(SHARDS)) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.at_length --state $(STATE) $(if $(SHARDS),--shards $(SHARDS)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-diffusion: $(INSTALLED)  ## biases by noise level beside plain fine-tuning of a diffusion denoiser, into docs/diffusion.md: make bench-diffusion DATA=FOLDER (photographs; hours; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.diffusion $(DATA) $(ARGS)

@@ -1,4 +1,4 @@
-"""The model: torch, numpy and safetensors only.
+"""The model, and what restores photographs with it: torch, OpenCV and Pillow; no pipeline.
 
 Images are float32 RGB in [0, 1]: (H, W, 3) in numpy, (B, 3, H, W) in torch. There are three: clean, degraded, restored.
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from ipt import RELEASED
-from ipt.reports import print_reports, printable
+from ipt.reports import print_left_out, print_reports, printable
 
 if TYPE_CHECKING:  # imported where they are used: `ipt --help` need not wait for torch
     from io import TextIOWrapper
@@ -65,7 +65,7 @@ def restore(
     ] = "auto",
     quality: Annotated[
         Literal["normal", "best"],
-        typer.Option(help="best: a little better, in four times the time."),
+        typer.Option(help="best: a little better, in three to four times the time."),
     ] = "normal",
     kind: Annotated[
         Literal["jpg", "png", "webp", "tif", "bmp"] | None, typer.Option("--format", help="Write this; else as it was.")
@@ -84,11 +84,12 @@ def restore(
 
     limits = file_limits(MemoryBudget.of_what_is_free().files_alone())
     with ending_in_words(), FileProcesses(1, limits) as processes:  # which starts while torch is imported
-        from ipt.restoring.finding import find_photographs
+        from ipt.restoring.finding import find_photographs, left_out
         from ipt.restoring.photographs import Request, check_request
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
         files = find_photographs(inputs, output, kind and f".{kind}")
+        print_left_out(left_out(inputs, output))
         loaded = _load(model, device)
         check_request(loaded, request)
         reports = restore_files(loaded, files, request, processes, progress=len(files) > 1 and sys.stderr.isatty())

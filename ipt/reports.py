@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ipt.network.config import CLEAN
@@ -26,6 +26,13 @@ def print_reports(reports: Iterable[Report], as_json: bool) -> int:
     if failed:
         print(f"ipt: {failed} file{'s' if failed > 1 else ''} could not be restored", file=sys.stderr)
     return int(failed > 0)
+
+
+def print_left_out(others: Mapping[str, int]) -> None:
+    """Say on standard error how many files by suffix are left alone, if any."""
+    if others:
+        told = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+        print(printable(f"ipt: left out: {told} (files of other kinds)"), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

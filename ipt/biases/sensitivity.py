@@ -1,4 +1,4 @@
-"""Which weights must be task-specific: what each layer's bias gains each task, and the fewest layers that keep it.
+"""Which weights must be task-specific: what each layer's bias gains each task, and the levels where that is most.
 
 From a common backbone, biases of full rank are trained for a short while with the backbone held (`fit_biases`). A
 layer's score for a task is the PSNR that its removal costs.

@@ -95,7 +95,6 @@ def _check_kind(name: str, value: Any) -> None:
             raise ValueError(f"{name}: expected at most {_LARGEST}, got {str(item)[:40]}")
 
 
-# Costs in GMAC at 256 x 256 are kept true by tests/ipt/test_backbone.py.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "width": 32,

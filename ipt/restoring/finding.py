@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ipt.photos.images import FORMATS, READ_ONLY
@@ -51,6 +52,16 @@ def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = N
     return pairs
 
 
+def left_out(inputs: Sequence[str], output: Path) -> dict[str, int]:
+    """How many files by suffix lie in the folders among the inputs, hidden ones aside, and are no photographs that
+    `find_photographs` takes.
+    """
+    folders = [path for name in inputs for path in _expand(name, output) if path.is_dir()]
+    files = dict.fromkeys(file for folder in folders for file in _visible(folder, output))
+    others = Counter(file.suffix.lower() or "without suffix" for file in files if not _is_photograph(file))
+    return dict(sorted(others.items()))
+
+
 def _as_named_on_disk(path: Path) -> str:
     """The same for paths that may be one file: on Windows and macOS, also those that differ in upper and lower case, or
     in whether an accent is a character of its own."""
@@ -74,19 +85,27 @@ def _expand(name: str, output: Path) -> list[Path]:
 def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
     if not path.is_dir():
         return [(path, output / path.name)]
-    inside = output.resolve()
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in FORMATS.keys() | READ_ONLY
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)  # also what a killed run left
-        and not file.name.endswith(COMPARED)
-        and (inside == path.resolve() or not file.resolve().is_relative_to(inside))
-    ]
+    files = [file for file in _visible(path, output) if _is_photograph(file)]
     if not files:
         raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS | READ_ONLY))}")
     return [(file, output / file.relative_to(path)) for file in files]
+
+
+def _is_photograph(file: Path) -> bool:
+    return file.suffix.lower() in FORMATS.keys() | READ_ONLY
+
+
+def _visible(folder: Path, output: Path) -> Iterator[Path]:
+    """The files in a folder that are not hidden and that no restoring has made."""
+    inside = output.resolve()
+    for file in sorted(folder.rglob("*")):
+        if (
+            file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(folder).parts)  # also what a killed run left
+            and not file.name.endswith(COMPARED)
+            and (inside == folder.resolve() or not file.resolve().is_relative_to(inside))
+        ):
+            yield file
 
 
 def _with_format(target: Path, suffix: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""Text to tasks: small convolutional networks over words, trained with the model and saved in it.
+"""Text to tasks: small convolutional networks over words, saved in the model.
 
 Offline and a few megabytes. A word is its own vector and the mean of its pieces', so endings, compounds and typing
 errors stay close to the words they come from, and what is known of its meaning (`known_words`); neighbours tell "remove

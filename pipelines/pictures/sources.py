@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -162,9 +163,9 @@ def _folder_pictures(folder: Folder) -> list[Picture]:
     if not root.is_dir():
         found = "it is a file" if root.exists() else "it does not exist"
         raise SourceError(f"{_where(folder)}: expected a folder, but {found} (looked from {Path.cwd()})")
-    inside = [path.relative_to(root).as_posix() for path in root.rglob("*")]
-    names = [name for name in _image_names(inside) if not (root / name).is_dir()]
-    _check_any(names, len(inside), folder)
+    inside = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()]
+    names = _image_names(inside)
+    _check_any(names, inside, folder)
     return [Picture(folder.path, name, folder.scales, str(root / name)) for name in names]
 
 
@@ -189,7 +190,7 @@ def _uri_pictures(folder: Folder) -> list[Picture]:
         raise SourceError(f"{_where(folder)}: {_why_not(error)}") from error
     inside = [each.path.removeprefix(f"{root}/") for each in found if each.type == FileType.File]
     names = _image_names(inside)
-    _check_any(names, len(inside), folder)
+    _check_any(names, inside, folder)
     return [Picture(uri, name, folder.scales, f"{uri}/{name}", place=uri) for name in names]
 
 
@@ -199,19 +200,24 @@ def _where(folder: Folder) -> str:
 
 def _image_names(names: Iterable[str]) -> list[str]:
     """Those of image files, in order; nothing that is hidden, or in a hidden folder."""
-    return sorted(
-        name
-        for name in names
-        if PurePosixPath(name).suffix.lower() in FORMATS and not any(part.startswith(".") for part in name.split("/"))
-    )
+    return sorted(name for name in _visible(names) if PurePosixPath(name).suffix.lower() in FORMATS)
 
 
-def _check_any(names: list[str], entries: int, folder: Folder) -> None:
+def _visible(names: Iterable[str]) -> Iterable[str]:
+    return (name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+
+def _check_any(names: list[str], files: list[str], folder: Folder) -> None:
+    """Raise where no file is an image; else tell how many of other kinds are left out."""
     if not names:
         raise SourceError(
             f"{_where(folder)}: expected image files ({', '.join(sorted(FORMATS))}), found none "
-            f"among {entries} entries; put photographs there or take the folder out of the list"
+            f"among {len(files)} files; put photographs there or take the folder out of the list"
         )
+    others = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in _visible(files))
+    told = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()) if suffix not in FORMATS)
+    if told:
+        print(f"{_where(folder)}: left out: {told} (read are {', '.join(sorted(FORMATS))})", flush=True)
 
 
 def _why_not(error: OSError | ValueError) -> str:

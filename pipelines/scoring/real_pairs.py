@@ -28,12 +28,17 @@ def read_real_pairs(pairs: RealPairs, seed: int) -> Iterator[tuple[np.ndarray, n
     """(degraded, clean) of each image: same names in degraded/ and clean/, or clean/ with Gaussian noise added.
 
     The noise of an image depends on (seed, name of the pairs, file name) and is clipped and rounded to 8 bit.
-    Raises FileNotFoundError or ValueError where files are missing or sizes differ.
+    Hidden files are none of them. Raises FileNotFoundError or ValueError where files are missing or sizes differ.
     """
     folder = Path(pairs.path)
-    files = sorted(path for path in (folder / "clean").iterdir() if path.is_file())
+    files = _files(folder / "clean")
     if not files:
         raise FileNotFoundError(f"{folder / 'clean'}: expected images of {pairs.name}, found none")
+    if pairs.sigma is None and (alone := {p.name for p in _files(folder / "degraded")} - {p.name for p in files}):
+        raise FileNotFoundError(
+            f"{folder / 'clean' / min(alone)}: not there, but {folder / 'degraded' / min(alone)} is; the two of a pair "
+            f"have the same name ({len(alone)} without their clean one)"
+        )
     for path in files:
         clean = read_image(path)
         if pairs.sigma is not None:
@@ -46,3 +51,7 @@ def read_real_pairs(pairs: RealPairs, seed: int) -> Iterator[tuple[np.ndarray, n
         if degraded.shape != clean.shape:
             raise ValueError(f"{folder / 'degraded' / path.name}: expected {clean.shape}, got {degraded.shape}")
         yield degraded, clean
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -92,7 +92,7 @@ def test_a_folder_is_restored_to_the_same_tree_and_a_second_call_has_nothing_to_
         photograph(name)
     Path("in/notes.txt").write_text("mine")
     first = ipt("restore", "in", "-o", "out")
-    assert (first.exit_code, first.stderr) == (0, "")
+    assert (first.exit_code, first.stderr) == (0, "ipt: left out: 1 .txt (files of other kinds)\n")
     assert first.stdout.splitlines()[0].startswith("in/a.png: denoise (the picture needs it, 100% sure), 28 x 20, ")
     assert first.stdout.splitlines()[0].endswith(" s -> out/a.png")
     assert tree("out") == ["a.png", "sub/b.jpg", "sub/deep/c.webp"]

@@ -45,6 +45,14 @@ def test_a_folder_keeps_its_tree_and_only_photographs_are_taken(touch):
     }
 
 
+def test_what_is_left_out_is_counted(touch):
+    touch("in/a.jpg", "in/b.dng", "in/sub/c.DNG", "in/d.gif", "in/README", "in/.hidden.dng", f"in/a.jpg{COMPARED}")
+    touch("in/out/e.dng", "in/.git/f.dng", "other.dng")
+    counts = {".dng": 2, ".gif": 1, "without suffix": 1}
+    assert finding.left_out(["in", "in/sub"], Path("in/out")) == dict(sorted(counts.items()))
+    assert finding.left_out(["in/a.jpg"], Path("out")) == {}
+
+
 def test_patterns_files_and_folders_go_together_and_each_file_is_taken_once(touch):
     touch("in/a.jpg", "in/b.png", "more/c.bmp", "in/[odd].webp")
     expected = {"in/a.jpg": "out/a.jpg", "in/b.png": "out/b.png", "more/c.bmp": "out/c.bmp"}

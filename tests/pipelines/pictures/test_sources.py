@@ -41,11 +41,19 @@ def test_file_in_place_of_a_folder_is_an_error(tmp_path):
 
 
 def test_folder_without_images_is_an_error(tmp_path):
-    with pytest.raises(SourceError, match="found none among 0 entries"):
+    with pytest.raises(SourceError, match="found none among 0 files"):
         list_pictures(folder_source(tmp_path), 0)
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(SourceError, match="found none among 1 entries"):
+    with pytest.raises(SourceError, match="found none among 1 files"):
         list_pictures(folder_source(tmp_path), 0)
+
+
+def test_files_of_other_kinds_in_a_folder_are_told(tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    for name in ("b.heic", "c.HEIC", "d.dng", ".e.dng"):
+        (tmp_path / name).touch()
+    assert len(list_pictures(folder_source(tmp_path), 0)) == 1
+    assert f"folder {str(tmp_path)!r}: left out: 1 .dng, 2 .heic (read are " in capsys.readouterr().out
 
 
 def test_builtin_photographs_can_all_be_read():

@@ -96,6 +96,15 @@ def test_an_empty_folder_is_an_error(tmp_path):
         list(read_real_pairs(RealPairs("empty", str(tmp_path), "derain", None), 0))
 
 
+def test_hidden_files_are_no_pairs_and_a_missing_clean_image_is_named(real, tmp_path):
+    for folder in ("degraded", "clean"):
+        (tmp_path / folder / ".DS_Store").write_text("of the Finder")
+    assert len(list(read_real_pairs(real, 0))) == 3
+    (tmp_path / "clean" / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"clean/b\.png: not there, but .*degraded/b\.png is; .*\(1 without"):
+        list(read_real_pairs(real, 0))
+
+
 def test_a_missing_degraded_image_is_named(real, tmp_path):
     (tmp_path / "degraded" / "b.png").unlink()
     with pytest.raises((FileNotFoundError, ValueError), match=r"degraded/b\.png"):
