@@ -16,7 +16,7 @@ from ipt.page.answers import mime
 from ipt.page.canary import Canary, send_through
 from ipt.page.pictures import look, read_picture, refusing
 from ipt.page.progress import Steps
-from ipt.page.requests import Order, RequestError
+from ipt.page.requests import NO_MEMORY, Order, RequestError
 from ipt.photos.child import Call
 from ipt.photos.file_processes import FileProcesses
 from ipt.photos.images import MAX_PIXELS
@@ -26,7 +26,6 @@ from ipt.restoring.memory import out_of_memory
 from ipt.restoring.restore import Plan, plan_restoration, restore_tasks
 
 _CANARY_SECONDS = 60.0
-_NO_MEMORY = "out of memory; restore a smaller picture, or close other programs"
 
 
 @dataclass(eq=False)
@@ -128,7 +127,7 @@ class Workshop:
             raise RequestError(400, str(error)) from error
         except (MemoryError, RuntimeError) as error:
             if out_of_memory(error):
-                raise RequestError(507, _NO_MEMORY) from error
+                raise RequestError(507, NO_MEMORY) from error
             raise
 
     def _restore_photo(self, job: Job, photo: Photo) -> Outcome:

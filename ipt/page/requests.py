@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # starlette comes with the extra `page`
     from starlette.datastructures import Headers
     from starlette.requests import Request
 
+NO_MEMORY = "out of memory; send a smaller picture, or try again when less is going on"
 FIELDS = ("image", "task", "instruction", "strength")
 _LONGEST_FIELD = 20_000  # bytes of a field of a form that is no file
 _LONGEST_NUMBER = 30  # digits; of thousands Python makes no number

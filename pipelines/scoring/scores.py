@@ -12,10 +12,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ipt.model import InstructIPT
-from ipt.network.config import CLEAN
 from ipt.network.task_network import TaskNetwork
-from ipt.restoring.restore import restore_image, restorer
-from ipt.understanding.estimator import estimate
+from ipt.restoring.restore import plan_restoration, restore_image, restorer
 from pipelines.common.processes import Each
 from pipelines.data.metrics import psnr, ssim
 from pipelines.data.pairs import Pairs
@@ -93,10 +91,11 @@ def _harm(model: InstructIPT, pairs: Pairs, task: str | None) -> dict[str, float
 
 
 def score_sight(model: InstructIPT, task: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Share of the pairs whose degraded image is taken for the task's, and whose clean image is taken for clean."""
-    names = (*model.config.tasks, CLEAN)
-    seen = [[names[int(estimate(model.estimator, image).argmax())] for image in pair] for pair in pairs]
+    """Share of the pairs of which, left to itself, the model restores the degraded image for the task, and leaves the
+    clean one alone.
+    """
+    chosen = [[plan_restoration(model, image).tasks for image in pair] for pair in pairs]
     return {
-        "degraded": round(float(np.mean([degraded == task for degraded, _ in seen])), 4),
-        "clean": round(float(np.mean([clean == CLEAN for _, clean in seen])), 4),
+        "degraded": round(float(np.mean([of_degraded == (task,) for of_degraded, _ in chosen])), 4),
+        "clean": round(float(np.mean([of_clean == () for _, of_clean in chosen])), 4),
     }

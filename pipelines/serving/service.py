@@ -22,11 +22,12 @@ from ipt.network.precision import Precision
 from ipt.page.answers import mime, picture_answer, refused, tell
 from ipt.page.canary import Canary, send_through
 from ipt.page.progress import PROGRESS, last_pieces
-from ipt.page.requests import Order, RequestError, check_order, read_body, read_order
+from ipt.page.requests import NO_MEMORY, Order, RequestError, check_order, read_body, read_order
 from ipt.page.routes import MISTAKE, about
 from ipt.photos.child import Call
 from ipt.photos.look import Look
 from ipt.restoring.budget import MemoryBudget, file_limits
+from ipt.restoring.memory import out_of_memory
 from pipelines.serving.files import Files
 from pipelines.serving.jobs import Job, Outcome, restore_alone, restore_jobs
 from pipelines.serving.metrics import Log, Metrics
@@ -166,9 +167,9 @@ class Service:
         except RequestError as refusal:
             seen["error"] = str(refusal)
             response = refused(refusal)
-        except Exception as error:  # a mistake of ours: told to the log, not to the one who asks
+        except Exception as error:  # a mistake of ours, or no memory: told to the log, not to the one who asks
             seen["error"] = f"{type(error).__name__}: {error}"
-            response = refused(RequestError(500, MISTAKE))
+            response = refused(RequestError(507, NO_MEMORY) if out_of_memory(error) else RequestError(500, MISTAKE))
         seconds = time.perf_counter() - started
         self._metrics.requests.labels(str(response.status_code)).inc()
         self._log.write("restore", status=response.status_code, seconds=round(seconds, 3), **seen)

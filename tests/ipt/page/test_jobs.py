@@ -87,7 +87,7 @@ def test_too_little_memory_is_said_in_words(workshop, encoded, monkeypatch, erro
         raise error
 
     monkeypatch.setattr("ipt.page.progress.restore_tasks", fails)
-    with pytest.raises(RequestError, match="out of memory; restore a smaller picture") as caught:
+    with pytest.raises(RequestError, match="out of memory; send a smaller picture") as caught:
         workshop._restore(Job(Order(encoded(), "denoise")))
     assert caught.value.status == 507
 

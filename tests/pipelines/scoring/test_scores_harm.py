@@ -61,3 +61,6 @@ def test_sight_is_the_share_seen_rightly(make_config, pairs):
     see(model, model.config.tasks.index("denoise"))
     assert score_sight(model, "denoise", iter(pairs["denoise"])) == {"degraded": 1, "clean": 0}
     assert score_sight(model, "derain", pairs["derain"])["degraded"] == 0
+    model.estimator.score.bias.data.fill_(-9)
+    model.estimator.score.bias.data[:2] = 0  # as likely the one as the other: left alone
+    assert score_sight(model, "denoise", pairs["denoise"]) == {"degraded": 0, "clean": 1}

@@ -236,6 +236,15 @@ def test_a_mistake_of_ours_is_told_to_the_log_alone(answers, settings, monkeypat
     assert "secret" in log_of(service)[-1]["error"]
 
 
+def test_no_memory_is_told(answers, settings, monkeypatch):
+    monkeypatch.setattr(serve_worker, "restore_jobs", lambda jobs: [MemoryError()] * len(jobs))
+    service = Service(settings)
+    answer = answers(service, restore(encoded(), task="denoise"))[0]
+    assert answer.status_code == 507
+    assert "out of memory" in answer.text
+    assert "MemoryError" in log_of(service)[-1]["error"]
+
+
 def test_token(answers, settings):
     service = Service(replace(settings, token=hashlib.sha256(b"open sesame").digest()))
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic open sesame"}):
