@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -11,7 +9,6 @@ from typing import Self
 import torch
 
 from ipt import RELEASED
-from ipt.biases.adapters import add_task
 from ipt.network.checkpoint import load_checkpoint, save_model
 from ipt.network.config import ModelConfig
 from ipt.network.task_network import TaskNetwork
@@ -71,19 +68,3 @@ class InstructIPT(TaskNetwork):
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Write what `from_pretrained` reads into `folder`, which is made when absent; `half` as in `save_model`."""
         save_model(self, Path(folder), half=half)
-
-
-def with_new_task(model: InstructIPT, task: str) -> InstructIPT:
-    """A copy of `model` that knows one more task, which so far does what the common backbone does.
-
-    Its other tasks restore as before, to the bit. Train the new bias (`ipt.biases.adapters.add_task` says how), and
-    what reads instructions and pictures anew, for all tasks. Raises ValueError for a task that the model knows already.
-    """
-    if task in model.config.tasks:
-        raise ValueError(f"task: the model knows '{task}' already (its tasks: {', '.join(model.config.tasks)})")
-    extended = copy.deepcopy(model)
-    add_task(extended.backbone)
-    extended.config = dataclasses.replace(model.config, tasks=(*model.config.tasks, task))
-    extended.instruction = InstructionModel(len(extended.config.tasks)).requires_grad_(False)
-    extended.estimator = Estimator(len(extended.config.tasks)).requires_grad_(False)
-    return extended

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import ipt.pretrained
-from ipt.model import InstructIPT, with_new_task
-from ipt.network.checkpoint import save_model
+from ipt.model import InstructIPT
 from ipt.network.modulation import merge
 from ipt.understanding.estimator import MOST_WIDTH, WIDTH, Estimator, estimate
 from ipt.understanding.instruction import BUCKETS, MOST_BUCKETS, MOST_READERS, READERS, InstructionModel
@@ -147,26 +146,6 @@ def test_a_few_bytes_ask_for_no_wide_estimator(make_config, shape):
     model = InstructIPT(make_config())
     model.make_room({"estimator.score.weight": shape})
     assert model.estimator.width == WIDTH
-
-
-def test_a_new_task_is_the_common_backbone_and_the_others_stay_to_the_bit(make_config, randomized, tmp_path):
-    model = randomized(make_config())
-    extended = with_new_task(model, "brighten")
-    save_model(extended, tmp_path)
-    extended = InstructIPT.from_pretrained(tmp_path)
-    assert extended.config.tasks == ("denoise", "derain", "deblur", "brighten")
-    assert model.config.tasks == ("denoise", "derain", "deblur")
-    image = torch.rand(1, 3, 9, 16)
-    for task in range(3):
-        assert torch.equal(extended(image, torch.tensor([task])), model(image, torch.tensor([task])))
-    common = model(image, None)
-    torch.testing.assert_close(extended(image, torch.tensor([3])), common, atol=1e-4, rtol=1e-4)
-    assert len(extended.understand("make it brighter")) == 4
-
-
-def test_a_task_cannot_be_added_twice(make_config):
-    with pytest.raises(ValueError, match="knows 'derain' already"):
-        with_new_task(InstructIPT(make_config()), "derain")
 
 
 def test_a_model_is_found_by_name_and_a_name_that_nothing_reads_is_told(make_config, randomized, tmp_path, monkeypatch):
