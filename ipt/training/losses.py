@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ipt.network.modulation import task_parameters
 
 SOFTNESS = 0.1  # e of the Charbonnier distance
-FAINT = 10 ** (-67 / 20)  # standard deviation of noise that is as good as none: 67 dB
+FAINT = 10 ** (-40 / 20)  # standard deviation of noise that is as good as none: 40 dB
 MEMORY = 0.95  # of the running mean of each task's error, by step
 
 
@@ -35,7 +35,7 @@ def sample_errors(distances: Tensor, frequency_weight: float = 0.0) -> Tensor:
     """Cube root of each of what `restoration_loss` gave with that `frequency_weight`, and a little: (B,) to (B,).
 
     The root keeps the most damaged images of a task (long blurs) from deciding at the cost of the lightly damaged. The
-    little is the distance of faint noise: without it images that show no damage, where the root is steepest, decided.
+    little is the distance of faint noise: without it images without damage, where the root is steepest, would decide.
     """
     # Deblurring gained with the cube root only; the fourth root and the logarithm cost the other tasks more.
     faint = FAINT**2 / (2 * SOFTNESS) + frequency_weight * FAINT / math.sqrt(math.pi)

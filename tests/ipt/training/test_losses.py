@@ -7,6 +7,7 @@ import torch
 import torch.multiprocessing
 
 from ipt.training.losses import (
+    FAINT,
     balanced_loss,
     gradient_conflict,
     restoration_loss,
@@ -147,12 +148,13 @@ def test_gradient_conflict_is_that_of_the_loss_with_its_frequencies():
 @pytest.mark.parametrize("frequency_weight", [0.0, 1.0, 4.0])
 def test_errors_begin_at_faint_noise(frequency_weight):
     torch.manual_seed(0)
-    noise = 10 ** (-67 / 20) * torch.randn(2, 3, 256, 256)
+    noise = FAINT * torch.randn(2, 3, 256, 256)
     faint = restoration_loss(noise, torch.zeros_like(noise), frequency_weight)
     nothing = sample_errors(torch.zeros(2), frequency_weight)
     torch.testing.assert_close(nothing**3, faint, rtol=0.01, atol=0)
 
 
 def test_the_error_of_a_task_is_the_mean_cube_root():
-    errors = task_errors(torch.tensor([0.001, 0.027, 0.008]), torch.tensor([0, 0, 1]), torch.arange(2))
+    faint = FAINT**2 / 0.2
+    errors = task_errors(torch.tensor([0.001, 0.027, 0.008]) - faint, torch.tensor([0, 0, 1]), torch.arange(2))
     torch.testing.assert_close(errors, torch.tensor([0.2, 0.2]), atol=1e-3, rtol=0)
