@@ -103,6 +103,8 @@ def test_sizes():
     assert int(kilobytes) == round(compressed["bias_bytes"] / 1000)
     assert int(share) == round(100 * compressed["bias_parameters"] / compressed["backbone_parameters"])
     assert int(numbers.replace(",", "")) == round(compressed["backbone_parameters"], -3)
+    rest = compressed["file_bytes"] - 2 * compressed["backbone_parameters"] - compressed["bias_bytes"]
+    assert f"and {rest / 1e6:.1f} MB that understand words and pictures" in text
 
 
 def test_how_often_words_and_pictures_are_understood():
