@@ -98,7 +98,7 @@ def overlay_values(tree: Any, overlay: dict[str, Any]) -> None:
             tree[name] = value
     if set(tree) == set(overlay):
         for name in overlay:
-            tree.move_to_end(name)
+            tree[name] = tree.pop(name)
 
 
 def decay(folder: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ipt.network import config
 from ipt.pixels import to_unit
-from ipt.understanding.estimator import TILE, Estimator, estimate, train_estimator, trust_clean
+from ipt.understanding.estimator import TILE, Estimator, estimate, for_more_tasks, train_estimator, trust_clean
 from ipt.understanding.instruction import InstructionModel, Reader, train_reader
 from ipt.understanding.texture import texture
 from ipt.weights import save_weights
@@ -89,23 +89,35 @@ def _fit_reader(job: tuple[Params, Reader, int]) -> dict[str, np.ndarray]:
 def fit_estimator(params: Params, train: RowGroups, val: RowGroups, each: Each | None = None) -> Estimator:
     """The estimator, trained on tiles degraded afresh, then made cautious on tiles that are clean; `each` as below."""
     settings = params.understand
-    estimator = Estimator(len(params.tasks))
+    estimator = Estimator(len(_blind(params)))
     statistics, labels = training_tiles(params, train, each)
     tell(train_estimator(estimator, statistics, labels, settings.tile_steps, CHUNK * 4), "tiles", settings.tile_steps)
     estimator.eval()
     held_out = (to_unit(tile) for tile in clean_rows(val, settings.clean_tiles))
     trust_clean(estimator, held_out, settings.clean_share)
-    return estimator
+    return for_more_tasks(estimator, _blind(params), len(params.tasks))
+
+
+def _blind(params: Params) -> list[int]:
+    """The places in the task table of what a picture may ask for without words."""
+    asked = params.understand.blind
+    return [place for place, task in enumerate(params.tasks) if asked == "all" or task in asked]
+
+
+def _damage(params: Params) -> Damage:
+    recipes = [task.recipe for task in params.tasks.values()]
+    return Damage([recipes[place] for place in _blind(params)], params.understand.visible)
 
 
 def training_tiles(params: Params, tiles: RowGroups, each: Each | None = None) -> tuple[Tensor, Tensor]:
     """The statistics (N, statistics) and labels (N,) of labelled tiles; a function of params and clean tiles.
 
-    They are made by processes of this machine, or where `each` (a map) runs them.
+    A label is the place among the tasks that a picture may ask for, or their number. They are made by processes of
+    this machine, or where `each` (a map) runs them.
     """
     settings = params.understand
     rows = clean_rows(tiles, settings.clean_tiles, each or map)
-    damage = Damage([task.recipe for task in params.tasks.values()], settings.visible)
+    damage = _damage(params)
     chunks = range(-(-settings.tiles // CHUNK))
     statistics, labels = [], []
     with processes(0 if each else len(chunks)) as pool:
@@ -157,11 +169,12 @@ def _clean(tiles: RowGroups, numbers: np.ndarray) -> list[np.ndarray]:
 
 def labelled_images(params: Params, tiles: RowGroups, seed: int) -> Iterator[tuple[np.ndarray, int]]:
     """Labelled tiles of held-out images: two for each clean one."""
-    damage = Damage([task.recipe for task in params.tasks.values()], params.understand.visible)
+    damage, labels = _damage(params), [*_blind(params), len(params.tasks)]
     for number, row in enumerate(clean_rows(tiles, params.understand.clean_tiles)):
         rng = np.random.default_rng([params.seed, seed, number])
         for _ in range(2):
-            yield labelled_tile(row, TILE, damage, rng)
+            tile, label = labelled_tile(row, TILE, damage, rng)
+            yield tile, labels[label]
 
 
 def score_estimator(

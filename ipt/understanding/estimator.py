@@ -6,7 +6,7 @@ statistics of `ipt.understanding.texture`, of a few tiles of a large picture ins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ MOST_WIDTH = 1024  # that a checkpoint may have
 # More tiles are more evidence, but of one picture, so not as much as if each were another.
 EVIDENCE = 0.4  # power of the number of tiles
 AHEAD = 1e-3  # in scores, so that clean leads and does not tie
+NEVER = -1e4  # the score of a task that no picture asks for
 
 
 class Estimator(nn.Module):
@@ -59,6 +60,17 @@ class Estimator(nn.Module):
     def logits(self, statistics: Tensor) -> Tensor:
         """(B, statistics) as `texture` gives them to logits (B, tasks + 1)."""
         return self.score(self.layers(((statistics - self.mean) / self.spread).clamp(-5, 5)))
+
+
+@torch.no_grad()
+def for_more_tasks(estimator: Estimator, places: Sequence[int], tasks: int) -> Estimator:
+    """An estimator of so many `tasks` that says what this one does, whose task n is at `places[n]`; never another."""
+    wider = Estimator(tasks, estimator.width)
+    wider.load_state_dict({**estimator.state_dict(), **wider.score.state_dict(prefix="score.")})
+    wider.score.bias.fill_(NEVER)
+    rows = [*places, tasks]
+    wider.score.weight[rows], wider.score.bias[rows] = estimator.score.weight, estimator.score.bias
+    return wider.train(estimator.training)
 
 
 @torch.no_grad()

@@ -119,6 +119,8 @@ class Understand:
     sentence_steps: Count
     sentences_per_step: Count
     learning_rate: Positive
+    blind: Literal["all"] | Names
+    """Tasks that a picture may ask for without words."""
     clean_tiles: Count
     tiles: Count
     tile_steps: Count
@@ -375,12 +377,12 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
     learn = params.train.learn
     if learn != "all" and params.train.begin_with is None:
         yield ("train", "learn"), "expected all where train.begin_with is null: random weights have to learn"
-    if not isinstance(learn, str):
-        for number, task in enumerate(learn):
+    if not learn:
+        yield ("train", "learn"), "expected all, biases or at least one task, got an empty list"
+    for block, key, named in (("train", "learn", learn), ("understand", "blind", params.understand.blind)):
+        for number, task in enumerate(() if isinstance(named, str) else named):
             if task not in params.tasks:
-                yield ("train", "learn", number), unknown("task", task, params.tasks)
-        if not learn:
-            yield ("train", "learn"), "expected all, biases or at least one task, got an empty list"
+                yield (block, key, number), unknown("task", task, params.tasks)
     workers = params.ray.workers
     if isinstance(workers, tuple) and not 1 <= workers[0] <= workers[1]:
         yield ("ray", "workers"), f"expected [fewest, most] with 1 <= fewest <= most, got {list(workers)}"

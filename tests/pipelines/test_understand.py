@@ -12,14 +12,22 @@ import pytest
 import torch
 
 from ipt.pixels import to_levels
-from ipt.understanding.estimator import Estimator
+from ipt.understanding.estimator import Estimator, estimate
 from ipt.understanding.instruction import MOST_READERS, InstructionModel
 from ipt.weights import load_weights
 from pipelines import understand as stage
 from pipelines.common.params import load_params
 from pipelines.data.rows import CLEAN_COLUMNS, row_schema, write_rows
 from pipelines.data.tiles import open_tiles
-from pipelines.understand import clean_rows, fit_instructions, score_estimator, training_tiles, understand
+from pipelines.understand import (
+    clean_rows,
+    fit_estimator,
+    fit_instructions,
+    labelled_images,
+    score_estimator,
+    training_tiles,
+    understand,
+)
 from pipelines.understanding.held_out import score_held_out
 
 CLEAN_SCHEMA = row_schema(CLEAN_COLUMNS, 128, 128)
@@ -105,6 +113,17 @@ def test_training_tiles_do_not_depend_on_the_processes(params, clean, monkeypatc
     assert len(labels) == len(statistics) == 192  # whole chunks
     assert set(labels.tolist()) == {0, 1, 2}
     assert torch.isfinite(statistics).all()
+
+
+def test_of_tasks_that_are_not_blind_no_tile_is_made_and_none_is_seen(params, clean):
+    settings = dataclasses.replace(params.understand, blind=("derain",))
+    params = dataclasses.replace(params, understand=settings)
+    tiles = open_tiles(clean / "train.parquet")
+    assert set(training_tiles(params, tiles)[1].tolist()) == {0, 1}
+    assert {label for _, label in labelled_images(params, tiles, 1)} == {1, 2}  # as tasks: derain and clean
+    seen = estimate(fit_estimator(params, tiles, tiles), np.random.default_rng(0).random((60, 60, 3), np.float32))
+    assert seen[0] == 0
+    assert (seen[1:] > 0).all()
 
 
 def test_the_weights_are_those_that_were_scored(params, clean, tmp_path, monkeypatch):

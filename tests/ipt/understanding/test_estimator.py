@@ -17,6 +17,7 @@ from ipt.understanding.estimator import (
     TILES,
     Estimator,
     estimate,
+    for_more_tasks,
     look_at,
     train_estimator,
     trust_clean,
@@ -143,6 +144,17 @@ def test_caution_is_added_to_the_score_of_clean(filled):
     after = estimate(filled, image).log()
     assert (after[2] - after[0]) - (before[2] - before[0]) == pytest.approx(1.5, abs=1e-4)
     assert (after[1] - after[0]).item() == pytest.approx((before[1] - before[0]).item(), abs=1e-4)
+
+
+def test_for_more_tasks_it_says_the_same_and_never_another(filled):
+    estimator = filled
+    wider = for_more_tasks(estimator, [3, 1], 4)
+    image = random_image(70, 60)
+    before, after = estimate(estimator, image), estimate(wider, image)
+    torch.testing.assert_close(after[[3, 1, 4]], before)
+    assert after[[0, 2]].tolist() == [0, 0]
+    assert wider.width == estimator.width
+    assert all(value.half().isfinite().all() for value in wider.state_dict().values())
 
 
 def test_forward_scores_the_texture_of_each_tile_of_a_batch(filled):

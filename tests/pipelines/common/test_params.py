@@ -348,6 +348,13 @@ def test_what_can_learn_is_taken(load, learn):
     assert load(content).train.learn == (learn if isinstance(learn, str) else tuple(learn))
 
 
+def test_tasks_that_are_blind_are_tasks(load):
+    assert load(changed("understand.blind", ["derain"])).understand.blind == ("derain",)
+    assert all_told(load, changed("understand.blind", ["derain", "dehase"])) == [
+        ".understand.blind[1]: unknown task 'dehase'; did you mean 'dehaze'?",
+    ]
+
+
 def test_a_misspelt_key_is_told_once(load):
     content = tree()
     content["trian"] = content.pop("train")
