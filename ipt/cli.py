@@ -105,8 +105,6 @@ def understand(
     model: Model = RELEASED,
 ) -> None:
     """Print, for each instruction, the tasks that it asks for and their probabilities, as a line of JSON."""
-    from ipt.understanding.instruction import understood_tasks
-
     try:
         loaded = _load(model, "cpu")
     except CANNOT_GO_ON as error:
@@ -119,7 +117,7 @@ def understand(
         answer: dict[str, object] = {"understood": [], "probabilities": {}}
         try:
             probabilities = loaded.understand(sentence)
-            answer["understood"] = list(understood_tasks(probabilities))
+            answer["understood"] = list(loaded.asked(sentence))
             answer["probabilities"] = {name: round(value, 3) for name, value in probabilities.items()}
         except ValueError as error:
             answer["error"], failed = str(error), True

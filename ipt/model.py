@@ -54,6 +54,13 @@ class InstructIPT(TaskNetwork):
         probabilities = self.instruction([instruction])[0]
         return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
 
+    def asked(self, instruction: str) -> tuple[str, ...]:
+        """The tasks that a sentence asks for most probably, none, one or two, in the order in which they are restored.
+
+        Raises as `understand`.
+        """
+        return tuple(self.config.tasks[place] for place in self.instruction.asked([instruction])[0])
+
     @classmethod
     def from_pretrained(cls, source: Path | str = RELEASED, device: torch.device | str = "cpu") -> Self:
         """Load a model for inference: the released one, a checkpoint folder, or one of an MLflow registry.

@@ -18,7 +18,6 @@ from ipt.pixels import LEVELS
 from ipt.restoring.memory import affordable_tile, kept_memory
 from ipt.restoring.tiles import restore_in_tiles
 from ipt.understanding.estimator import estimate
-from ipt.understanding.instruction import understood_tasks
 
 SURE = 0.5  # probability above which a picture is taken to have a damage
 STRENGTHS = (0.0, 1.5)
@@ -74,10 +73,9 @@ def plan_restoration(
         return Plan((task,), "task", {})
     understood = None
     if instruction is not None:
-        probabilities = model.understand(instruction)
-        understood = understood_tasks(probabilities)
+        understood = model.asked(instruction)
         if understood:
-            return Plan(understood, "instruction", probabilities, understood)
+            return Plan(understood, "instruction", model.understand(instruction), understood)
     seen = dict(zip((*model.config.tasks, CLEAN), estimate(model.estimator, image).tolist(), strict=True))
     likely = max(seen, key=seen.__getitem__)
     tasks = () if likely == CLEAN or seen[likely] <= SURE else (likely,)

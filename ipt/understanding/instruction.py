@@ -13,6 +13,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,6 @@ UNFAMILIAR = 0.1  # share of the words that are known by their meaning alone in 
 APOSTROPHES = "'`\u2019\u00b4"
 MAX_CHARACTERS = 2000  # a request is a sentence or a few; more is a document
 MAX_WORDS = 100  # that are read
-SURE = 0.5  # probability above which a sentence is taken to ask for a task
 
 Example = tuple[str, Sequence[int]]  # a sentence and the tasks that it asks for: none, one or two
 
@@ -45,8 +45,17 @@ class InstructionModel(nn.Module):
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """N sentences to the probability that each task is wanted, (N, tasks); several may be, or none."""
+        return self.of_sets(sentences) @ cast("Reader", self.readers[0]).sets
+
+    def of_sets(self, sentences: Sequence[str]) -> Tensor:
+        """N sentences to the probability of each of `wanted`: nothing, a task or two."""
         split = [words(sentence) for sentence in sentences]
-        return torch.stack([reader(split) for reader in self.readers]).mean(0)
+        return torch.stack([reader(split).softmax(1) for reader in self.readers]).mean(0)
+
+    def asked(self, sentences: Sequence[str]) -> list[tuple[int, ...]]:
+        """What each sentence asks for most probably: no task, one or two, in the order of the model's tasks."""
+        wanted = cast("Reader", self.readers[0]).wanted
+        return [wanted[place] for place in self.of_sets(sentences).argmax(1).tolist()]
 
 
 class Reader(nn.Module):
@@ -72,10 +81,6 @@ class Reader(nn.Module):
             nn.init.constant_(layer.bias, -2.0)
 
     def forward(self, sentences: Sequence[Sequence[str]]) -> Tensor:
-        """N lists of words to the probability that each task is wanted, (N, tasks)."""
-        return self.weigh(sentences).softmax(1) @ self.sets
-
-    def weigh(self, sentences: Sequence[Sequence[str]]) -> Tensor:
         """N lists of words to logits of all sets of at most two tasks; they compete: a second needs evidence too."""
         device = self.score.weight.device
         lengths = torch.tensor([max(len(sentence), 1) for sentence in sentences], device=device)
@@ -143,11 +148,6 @@ def hashed_pieces(word: str, buckets: int = BUCKETS) -> tuple[int, ...]:
     return tuple(zlib.crc32(piece.encode()) % buckets for piece in pieces)
 
 
-def understood_tasks(probabilities: dict[str, float]) -> tuple[str, ...]:
-    """The tasks that a sentence asks for beyond doubt, in the order of the model's tasks: that of restoring."""
-    return tuple(task for task, probability in probabilities.items() if probability > SURE)
-
-
 def train_reader(
     reader: Reader, examples: Iterable[Sequence[Example]], learning_rate: float, steps: int
 ) -> Iterator[float]:
@@ -156,7 +156,7 @@ def train_reader(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     reader.train()
     for batch in itertools.islice(examples, steps):
-        logits = reader.weigh([words(sentence) for sentence, _ in batch])
+        logits = reader([words(sentence) for sentence, _ in batch])
         loss = F.cross_entropy(logits, torch.tensor([reader.wanted.index(tuple(sorted(tasks))) for _, tasks in batch]))
         optimizer.zero_grad()
         loss.backward()

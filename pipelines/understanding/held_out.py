@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ipt.understanding.instruction import InstructionModel, understood_tasks
+from ipt.understanding.instruction import InstructionModel
 from pipelines.understanding.corpus import SENTENCES
 
 HELD_OUT = SENTENCES / "held_out"
@@ -40,11 +40,11 @@ def understood_rightly(
             row for row in csv.DictReader(file) if set(row["tasks"].split()) <= set(tasks if asked is None else asked)
         ]
     with torch.no_grad():
-        probabilities = model([row["sentence"] for row in rows])
+        asked = model.asked([row["sentence"] for row in rows])
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
-    for row, of_row in zip(rows, probabilities.tolist(), strict=True):
+    for row, of_row in zip(rows, asked, strict=True):
         wanted = set(row["tasks"].split())
-        right[KINDS[len(wanted)]].append(set(understood_tasks(dict(zip(tasks, of_row, strict=True)))) == wanted)
+        right[KINDS[len(wanted)]].append({tasks[place] for place in of_row} == wanted)
     return {kind: values for kind, values in right.items() if values}
 
 

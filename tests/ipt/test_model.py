@@ -102,6 +102,13 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
     assert list(probabilities.values()) == pytest.approx(expected.tolist())
 
 
+def test_what_is_asked_are_tasks_by_name_in_their_order(make_config, monkeypatch):
+    model = InstructIPT(make_config())
+    assert model.asked("take away the rain") == ()
+    monkeypatch.setattr(model.instruction, "asked", lambda sentences: [(0, 2)])
+    assert model.asked("take away the noise and the blur") == ("denoise", "deblur")
+
+
 @pytest.mark.parametrize(("knows_words", "buckets"), [(True, BUCKETS), (True, 8192), (False, 8192)])  # earlier ones
 @pytest.mark.parametrize("readers", [1, READERS, READERS + 1])
 def test_a_checkpoint_brings_the_readers_that_were_trained(make_config, tmp_path, readers, knows_words, buckets):

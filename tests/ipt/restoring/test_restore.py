@@ -57,6 +57,7 @@ def see(model, scores):
 
 def understand(monkeypatch, model, **probabilities):
     monkeypatch.setattr(model, "understand", lambda _: {task: probabilities.get(task, 0.1) for task in TASKS})
+    monkeypatch.setattr(model, "asked", lambda _: tuple(task for task in TASKS if task in probabilities))
 
 
 def random_image(height, width, dtype=np.float32):
@@ -258,8 +259,8 @@ def test_an_instruction_that_is_understood_is_followed(model, monkeypatch):
 
 
 def test_an_instruction_is_read_by_the_model(model, monkeypatch):
-    read = {"sharper, please": [0.1, 0.2, 0.9]}
-    monkeypatch.setattr(model.instruction, "forward", lambda sentences: torch.tensor([read[s] for s in sentences]))
+    read = {"sharper, please": [0.0, 0.1, 0.1, 0.8, 0.0, 0.0, 0.0]}  # nothing, a task, or two
+    monkeypatch.setattr(model.instruction, "of_sets", lambda sentences: torch.tensor([read[s] for s in sentences]))
     plan = plan_restoration(model, random_image(4, 4), instruction="sharper, please")
     assert (plan.tasks, plan.by, plan.understood) == (("deblur",), "instruction", ("deblur",))
     assert plan.probabilities == model.understand("sharper, please")

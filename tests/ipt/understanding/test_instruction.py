@@ -16,7 +16,6 @@ from ipt.understanding.instruction import (
     Reader,
     hashed_pieces,
     train_reader,
-    understood_tasks,
     words,
 )
 
@@ -86,7 +85,8 @@ def test_training_ends_ready_for_use_and_is_deterministic():
 
 def test_the_mean_of_the_readers_is_what_counts(trained):
     sentences = ["remove the rain", "keep the noise"]
-    each = [reader([words(sentence) for sentence in sentences]) for reader in trained[0].readers]
+    split = [words(sentence) for sentence in sentences]
+    each = [reader(split).softmax(1) @ reader.sets for reader in trained[0].readers]
     assert len(each) > 1
     torch.testing.assert_close(trained[0](sentences), sum(each) / len(each))
 
@@ -114,10 +114,10 @@ def test_sets_are_nothing_each_task_and_each_pair():
 
 def test_a_second_task_costs_something():
     reader = Reader(2).eval()
-    plain = reader.weigh([["rain"]])
+    plain = reader([["rain"]])
     with torch.no_grad():
         reader.second += 1
-    dearer = reader.weigh([["rain"]])
+    dearer = reader([["rain"]])
     torch.testing.assert_close(dearer, plain - torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
 
 
@@ -169,6 +169,10 @@ def test_similar_words_share_pieces():
     assert hashed_pieces("raindrops")[0] != hashed_pieces("raindrop")[0]
 
 
-def test_understood_are_the_tasks_beyond_doubt_in_their_order():
-    assert understood_tasks({"denoise": 0.7, "derain": 0.5, "deblur": 0.9}) == ("denoise", "deblur")
-    assert understood_tasks({"denoise": 0.2}) == ()
+def test_asked_is_the_likeliest_of_nothing_a_task_or_two(monkeypatch):
+    model = InstructionModel(2).eval()
+    assert model.readers[0].wanted == [(), (0,), (1,), (0, 1)]
+    likely = torch.tensor([[0.3, 0.35, 0.3, 0.05], [0.4, 0.3, 0.3, 0.0], [0.1, 0.2, 0.2, 0.5]])
+    monkeypatch.setattr(model, "of_sets", lambda sentences: likely)
+    assert model.asked(["a", "b", "c"]) == [(0,), (), (0, 1)]
+    torch.testing.assert_close(model(["a", "b", "c"]), torch.tensor([[0.4, 0.35], [0.3, 0.3], [0.7, 0.7]]))
