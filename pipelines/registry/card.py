@@ -117,7 +117,9 @@ def known_failures(card: Scorecard) -> list[str]:
         if not gain >= LITTLE:
             told.append(f"{name}: {gain:+.2f} dB only.")
         for share, what in ((score.damage_seen, "the damage"), (score.clean_seen, "that clean images are clean")):
-            if not share >= OFTEN:
+            if share == 0:
+                told.append(f"{name}: left to itself it never sees {what}.")
+            elif not share >= OFTEN:
                 told.append(f"{name}: left to itself it sees {what} in {share:.0%} only.")
     for task, row in card.harm.items():
         if task == "blind":

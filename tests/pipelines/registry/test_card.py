@@ -62,6 +62,7 @@ def test_failures_are_those_that_the_numbers_show():
     assert "derain: +0.10 dB only." in told
     assert "derain: left to itself it sees the damage in 60% only." in told
     assert "derain: left to itself it sees that clean images are clean in 70% only." in told
+    assert "derain: left to itself it never sees the damage." in known_failures(scores(seen=0.0))
     harm = {"derain": {"clean": 9.0, "derain": 5.0, "denoise": -3.0}}
     told = " ".join(known_failures(scores(harm=harm)))
     assert "derain, named where there is nothing to do: clean tiles change by 9.0 levels." in told
