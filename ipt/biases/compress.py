@@ -58,8 +58,11 @@ def compress_biases(model: Network, rank: int) -> tuple[Network, list[LayerCompr
 def truncate(up: Tensor, down: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best rank-`rank` factors of each `up[t] @ down[t]`: (T, out, r), (T, r, in) to the same with `rank`.
 
-    Also returns the share of singular energy kept, (T,); 1 where the product is zero.
+    Also returns the share of singular energy kept, (T,); 1 where the product is zero. At their own rank the factors
+    stay as they are, to the bit.
     """
+    if rank == up.shape[-1]:
+        return up, down, torch.ones(len(up), dtype=up.dtype, device=up.device)
     left, core, right = orthogonal_core(up, down)
     u, singular, v = torch.linalg.svd(core)
     energy = singular.square()
