@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ipt.network.modulation import task_parameters
 
 SOFTNESS = 0.1  # e of the Charbonnier distance
-FAINT = 10 ** (-40 / 20)  # standard deviation of noise that is as good as none: 40 dB
+FAINT = 10 ** (-67 / 20)  # standard deviation of noise that is as good as none: 67 dB
 MEMORY = 0.95  # of the running mean of each task's error, by step
 
 
