@@ -379,8 +379,8 @@ def broken_rules(params: Params) -> Iterator[tuple[Place, str]]:
         yield ("train", "learn"), "expected all where train.begin_with is null: random weights have to learn"
     if not learn:
         yield ("train", "learn"), "expected all, biases or at least one task, got an empty list"
-    for block, key, named in (("train", "learn", learn), ("understand", "blind", params.understand.blind)):
-        for number, task in enumerate(() if isinstance(named, str) else named):
+    for block, key, chosen in (("train", "learn", learn), ("understand", "blind", params.understand.blind)):
+        for number, task in enumerate(() if isinstance(chosen, str) else chosen):
             if task not in params.tasks:
                 yield (block, key, number), unknown("task", task, params.tasks)
     workers = params.ray.workers

@@ -40,9 +40,9 @@ def understood_rightly(
             row for row in csv.DictReader(file) if set(row["tasks"].split()) <= set(tasks if asked is None else asked)
         ]
     with torch.no_grad():
-        asked = model.asked([row["sentence"] for row in rows])
+        understood = model.asked([row["sentence"] for row in rows])
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
-    for row, of_row in zip(rows, asked, strict=True):
+    for row, of_row in zip(rows, understood, strict=True):
         wanted = set(row["tasks"].split())
         right[KINDS[len(wanted)]].append({tasks[place] for place in of_row} == wanted)
     return {kind: values for kind, values in right.items() if values}
