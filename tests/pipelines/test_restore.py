@@ -165,7 +165,8 @@ def test_a_folder_becomes_what_the_command_ipt_makes_of_it_and_the_rest_is_done_
     assert status == 1
     assert len(out.splitlines()) == 6
     assert out.count(": denoise (the picture needs it, ") == 6
-    told = err.splitlines()
+    left_out, *told = err.splitlines()
+    assert left_out == "ipt: left out: 1 .txt (files of other kinds)"
     assert told[0].endswith("in/empty.png: failed: cannot be read as an image: the file is empty")
     assert "in/page.jpg: failed: cannot be read as an image: not one of JPEG" in told[1]
     assert told[2:] == ["ipt: 2 files could not be restored"]
