@@ -84,12 +84,13 @@ def restore(
 
     limits = file_limits(MemoryBudget.of_what_is_free().files_alone())
     with ending_in_words(), FileProcesses(1, limits) as processes:  # which starts while torch is imported
-        from ipt.restoring.finding import find_photographs, left_out
+        from ipt.restoring.finding import find_photographs
         from ipt.restoring.photographs import Request, check_request
 
         request = Request(task, instruction, strength, _tile(tile), overwrite, compare, precision, quality)
-        files = find_photographs(inputs, output, kind and f".{kind}")
-        print_left_out(left_out(inputs, output))
+        others: list[Path] = []
+        files = find_photographs(inputs, output, kind and f".{kind}", others.append)
+        print_left_out(others)
         loaded = _load(model, device)
         check_request(loaded, request)
         reports = restore_files(loaded, files, request, processes, progress=len(files) > 1 and sys.stderr.isatty())
@@ -116,8 +117,8 @@ def understand(
     for sentence in sentences or (line.rstrip("\r\n") for line in sys.stdin):
         answer: dict[str, object] = {"understood": [], "probabilities": {}}
         try:
-            probabilities = loaded.understand(sentence)
-            answer["understood"] = list(loaded.asked(sentence))
+            understood, probabilities = loaded.read(sentence)
+            answer["understood"] = list(understood)
             answer["probabilities"] = {name: round(value, 3) for name, value in probabilities.items()}
         except ValueError as error:
             answer["error"], failed = str(error), True

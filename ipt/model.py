@@ -51,15 +51,15 @@ class InstructIPT(TaskNetwork):
 
         Raises ValueError for a sentence of more than `ipt.understanding.instruction.MAX_CHARACTERS` characters.
         """
-        probabilities = self.instruction([instruction])[0]
-        return dict(zip(self.config.tasks, probabilities.tolist(), strict=True))
+        return self.read(instruction)[1]
 
-    def asked(self, instruction: str) -> tuple[str, ...]:
-        """The tasks that a sentence asks for most probably, none, one or two, in the order in which they are restored.
-
-        Raises as `understand`.
+    def read(self, instruction: str) -> tuple[tuple[str, ...], dict[str, float]]:
+        """The tasks that a sentence asks for most probably, none, one or two, in the order in which they are restored;
+        and what `understand` gives. Raises as that does.
         """
-        return tuple(self.config.tasks[place] for place in self.instruction.asked([instruction])[0])
+        (asked,), probabilities = self.instruction.read([instruction])
+        named = dict(zip(self.config.tasks, probabilities[0].tolist(), strict=True))
+        return tuple(self.config.tasks[place] for place in asked), named
 
     @classmethod
     def from_pretrained(cls, source: Path | str = RELEASED, device: torch.device | str = "cpu") -> Self:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipt.network.config import CLEAN
@@ -28,10 +30,11 @@ def print_reports(reports: Iterable[Report], as_json: bool) -> int:
     return int(failed > 0)
 
 
-def print_left_out(others: Mapping[str, int]) -> None:
+def print_left_out(files: Iterable[Path]) -> None:
     """Say on standard error how many files by suffix are left alone, if any."""
+    others = Counter(file.suffix.lower() or "without suffix" for file in set(files))
     if others:
-        told = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+        told = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         print(printable(f"ipt: left out: {told} (files of other kinds)"), file=sys.stderr, flush=True)
 
 

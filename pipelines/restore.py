@@ -25,7 +25,7 @@ from ipt.model import InstructIPT
 from ipt.photos.file_processes import FileProcesses
 from ipt.reports import print_left_out, print_reports
 from ipt.restoring.budget import MemoryBudget, file_limits
-from ipt.restoring.finding import find_photographs, left_out
+from ipt.restoring.finding import find_photographs
 from ipt.restoring.photographs import Report, Request, check_request, restore_file
 from pipelines.cluster.connection import connected
 from pipelines.common.stage import run
@@ -97,8 +97,9 @@ def main() -> None:
         precision=arguments.precision,
         quality=arguments.quality,
     )
-    files = find_photographs([arguments.input], Path(arguments.output))
-    print_left_out(left_out([arguments.input], Path(arguments.output)))
+    others: list[Path] = []
+    files = find_photographs([arguments.input], Path(arguments.output), on_other=others.append)
+    print_left_out(others)
     model = InstructIPT.from_pretrained(arguments.model)
     check_request(model, request)
     try:

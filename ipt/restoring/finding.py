@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ipt.photos.images import FORMATS, READ_ONLY
@@ -20,13 +19,19 @@ class InputError(ValueError):
     """Files or folders that cannot be worked on as they were named."""
 
 
-def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = None) -> list[tuple[Path, Path]]:
+def find_photographs(
+    inputs: Sequence[str],
+    output: Path,
+    suffix: str | None = None,
+    on_other: Callable[[Path], object] = lambda file: None,
+) -> list[tuple[Path, Path]]:
     """Each file to restore and where its restored version goes; with `suffix` (one of FORMATS) all to that format,
     without it what is not written (HEIC, AVIF) to JPEG.
 
     A file goes to the file `output` (one file, and `output` has an image's suffix), else into the folder `output`; of
     a folder every file with a suffix of FORMATS or READ_ONLY, to the same place in the tree below `output`. What is in
-    `output` already is not taken from a folder or pattern that has other files too. Raises InputError where an input is
+    `output` already is not taken from a folder or pattern that has other files too. `on_other` is called with each file
+    in a folder, hidden ones aside, that is no photograph. Raises InputError where an input is
     not there, a folder has no such file, two files would become one, or `output` is in the way or no folder's name.
     """
     named = list(dict.fromkeys(found for name in inputs for found in _expand(name, output)))
@@ -43,23 +48,13 @@ def find_photographs(inputs: Sequence[str], output: Path, suffix: str | None = N
         if len(named) == 1 and named[0].is_file():
             raise InputError(f"{output}: cannot write {ending}; expected one of {', '.join(sorted(FORMATS))}")
         raise InputError(f"{output}: looks like one picture; expected a folder for what becomes of several files")
-    pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output)))
+    pairs = list(dict.fromkeys(pair for path in named for pair in _targets(path, output, on_other)))
     pairs = [(source, _with_format(target, suffix)) for source, target in pairs]
     sources: dict[str, Path] = {}
     for source, target in pairs:
         if (first := sources.setdefault(_as_named_on_disk(target), source)) != source:
             raise InputError(f"{target}: both {first} and {source} would be written there; restore them apart")
     return pairs
-
-
-def left_out(inputs: Sequence[str], output: Path) -> dict[str, int]:
-    """How many files by suffix lie in the folders among the inputs, hidden ones aside, and are no photographs that
-    `find_photographs` takes.
-    """
-    folders = [path for name in inputs for path in _expand(name, output) if path.is_dir()]
-    files = dict.fromkeys(file for folder in folders for file in _visible(folder, output))
-    others = Counter(file.suffix.lower() or "without suffix" for file in files if not _is_photograph(file))
-    return dict(sorted(others.items()))
 
 
 def _as_named_on_disk(path: Path) -> str:
@@ -82,17 +77,18 @@ def _expand(name: str, output: Path) -> list[Path]:
     return [path for path in found if not path.resolve().is_relative_to(inside)] or found
 
 
-def _targets(path: Path, output: Path) -> list[tuple[Path, Path]]:
+def _targets(path: Path, output: Path, on_other: Callable[[Path], object]) -> list[tuple[Path, Path]]:
     if not path.is_dir():
         return [(path, output / path.name)]
-    files = [file for file in _visible(path, output) if _is_photograph(file)]
+    files = []
+    for file in _visible(path, output):
+        if file.suffix.lower() in FORMATS.keys() | READ_ONLY:
+            files.append(file)
+        else:
+            on_other(file)
     if not files:
         raise InputError(f"{path}: no file with one of the suffixes {', '.join(sorted(FORMATS | READ_ONLY))}")
     return [(file, output / file.relative_to(path)) for file in files]
-
-
-def _is_photograph(file: Path) -> bool:
-    return file.suffix.lower() in FORMATS.keys() | READ_ONLY
 
 
 def _visible(folder: Path, output: Path) -> Iterator[Path]:

@@ -73,9 +73,9 @@ def plan_restoration(
         return Plan((task,), "task", {})
     understood = None
     if instruction is not None:
-        understood = model.asked(instruction)
+        understood, probabilities = model.read(instruction)
         if understood:
-            return Plan(understood, "instruction", model.understand(instruction), understood)
+            return Plan(understood, "instruction", probabilities, understood)
     seen = dict(zip((*model.config.tasks, CLEAN), estimate(model.estimator, image).tolist(), strict=True))
     likely = max(seen, key=seen.__getitem__)
     tasks = () if likely == CLEAN or seen[likely] <= SURE else (likely,)

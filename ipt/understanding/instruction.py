@@ -45,17 +45,19 @@ class InstructionModel(nn.Module):
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """N sentences to the probability that each task is wanted, (N, tasks); several may be, or none."""
-        return self.of_sets(sentences) @ cast("Reader", self.readers[0]).sets
+        return self.read(sentences)[1]
+
+    def read(self, sentences: Sequence[str]) -> tuple[list[tuple[int, ...]], Tensor]:
+        """What each sentence asks for most probably, no task, one or two in the order of the model's tasks; and the
+        probability that each task is wanted, (N, tasks).
+        """
+        likely, reader = self.of_sets(sentences), cast("Reader", self.readers[0])
+        return [reader.wanted[place] for place in likely.argmax(1).tolist()], likely @ reader.sets
 
     def of_sets(self, sentences: Sequence[str]) -> Tensor:
         """N sentences to the probability of each of `wanted`: nothing, a task or two."""
         split = [words(sentence) for sentence in sentences]
         return torch.stack([reader(split).softmax(1) for reader in self.readers]).mean(0)
-
-    def asked(self, sentences: Sequence[str]) -> list[tuple[int, ...]]:
-        """What each sentence asks for most probably: no task, one or two, in the order of the model's tasks."""
-        wanted = cast("Reader", self.readers[0]).wanted
-        return [wanted[place] for place in self.of_sets(sentences).argmax(1).tolist()]
 
 
 class Reader(nn.Module):

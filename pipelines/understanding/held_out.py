@@ -40,7 +40,7 @@ def understood_rightly(
             row for row in csv.DictReader(file) if set(row["tasks"].split()) <= set(tasks if asked is None else asked)
         ]
     with torch.no_grad():
-        understood = model.asked([row["sentence"] for row in rows])
+        understood, _ = model.read([row["sentence"] for row in rows])
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for row, of_row in zip(rows, understood, strict=True):
         wanted = set(row["tasks"].split())

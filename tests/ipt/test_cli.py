@@ -56,11 +56,10 @@ def asks(monkeypatch):
     """Have every instruction understood as asking for some tasks."""
 
     def make(*tasks):
-        def understand(self, instruction):
-            return {task: float(task in tasks) for task in self.config.tasks}
+        def read(self, instruction):
+            return tasks, {task: float(task in tasks) for task in self.config.tasks}
 
-        monkeypatch.setattr(InstructIPT, "understand", understand)
-        monkeypatch.setattr(InstructIPT, "asked", lambda self, instruction: tasks)
+        monkeypatch.setattr(InstructIPT, "read", read)
 
     return make
 
@@ -394,7 +393,7 @@ def test_a_name_that_is_no_text_is_spelled_out(ipt):
 def test_where_text_is_written_in_a_code_page_no_name_stops_it_and_sentences_are_utf_8(model, monkeypatch):
     """As Windows does into a file and out of one."""
     heard = []
-    monkeypatch.setattr(InstructIPT, "asked", lambda self, sentence: heard.append(sentence) or ())
+    monkeypatch.setattr(InstructIPT, "read", lambda self, sentence: heard.append(sentence) or ((), {}))
     runner, given = CliRunner(charset="cp1252"), ["--model", "model"]
     photograph("in/фото é.png")
     result = runner.invoke(app, ["restore", "in", "-o", "out", *given])

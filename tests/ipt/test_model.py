@@ -104,9 +104,11 @@ def test_understanding_gives_a_probability_for_each_task_by_name(make_config, ra
 
 def test_what_is_asked_are_tasks_by_name_in_their_order(make_config, monkeypatch):
     model = InstructIPT(make_config())
-    assert model.asked("take away the rain") == ()
-    monkeypatch.setattr(model.instruction, "asked", lambda sentences: [(0, 2)])
-    assert model.asked("take away the noise and the blur") == ("denoise", "deblur")
+    assert model.read("take away the rain") == ((), model.understand("take away the rain"))
+    monkeypatch.setattr(model.instruction, "read", lambda sentences: ([(0, 2)], torch.tensor([[0.9, 0.0, 0.8]])))
+    asked, probabilities = model.read("take away the noise and the blur")
+    assert asked == ("denoise", "deblur")
+    assert probabilities == pytest.approx({"denoise": 0.9, "derain": 0.0, "deblur": 0.8})
 
 
 @pytest.mark.parametrize(("knows_words", "buckets"), [(True, BUCKETS), (True, 8192), (False, 8192)])  # earlier ones

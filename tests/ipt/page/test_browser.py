@@ -42,8 +42,8 @@ def model(make_config, fill_parameters):
 def service(model, files):
     """The page's service in a thread: it understands every sentence as asking for `derain`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InstructIPT, "understand", lambda self, text: {"denoise": 0.1, "derain": 0.9, "deblur": 0.0})
-        patch.setattr(InstructIPT, "asked", lambda self, text: ("derain",))
+        probabilities = {"denoise": 0.1, "derain": 0.9, "deblur": 0.0}
+        patch.setattr(InstructIPT, "read", lambda self, text: (("derain",), probabilities))
         workshop = Workshop(model, files, max_pixels=30_000_000)
         app = create_app(workshop, "tiny", max_body=50_000_000)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ipt.reports import print_left_out
 from ipt.restoring import finding
 from ipt.restoring.finding import COMPARED, InputError, find_photographs
 
@@ -45,12 +46,14 @@ def test_a_folder_keeps_its_tree_and_only_photographs_are_taken(touch):
     }
 
 
-def test_what_is_left_out_is_counted(touch):
+def test_what_is_left_out_is_counted(touch, capsys):
     touch("in/a.jpg", "in/b.dng", "in/sub/c.DNG", "in/d.gif", "in/README", "in/.hidden.dng", f"in/a.jpg{COMPARED}")
-    touch("in/out/e.dng", "in/.git/f.dng", "other.dng")
-    counts = {".dng": 2, ".gif": 1, "without suffix": 1}
-    assert finding.left_out(["in", "in/sub"], Path("in/out")) == dict(sorted(counts.items()))
-    assert finding.left_out(["in/a.jpg"], Path("out")) == {}
+    touch("in/out/e.dng", "in/.git/f.dng", "other.dng", "in/sub/g.jpg")
+    others = []
+    find_photographs(["in", "in/sub", "in/a.jpg"], Path("in/out"), on_other=others.append)
+    print_left_out(others)
+    assert capsys.readouterr().err == "ipt: left out: 2 .dng, 1 .gif, 1 without suffix (files of other kinds)\n"
+    find_photographs(["in/a.jpg"], Path("out"), on_other=pytest.fail)
 
 
 def test_patterns_files_and_folders_go_together_and_each_file_is_taken_once(touch):

@@ -56,8 +56,8 @@ def see(model, scores):
 
 
 def understand(monkeypatch, model, **probabilities):
-    monkeypatch.setattr(model, "understand", lambda _: {task: probabilities.get(task, 0.1) for task in TASKS})
-    monkeypatch.setattr(model, "asked", lambda _: tuple(task for task in TASKS if task in probabilities))
+    asked = tuple(task for task in TASKS if task in probabilities)
+    monkeypatch.setattr(model, "read", lambda _: (asked, {task: probabilities.get(task, 0.1) for task in TASKS}))
 
 
 def random_image(height, width, dtype=np.float32):

@@ -57,7 +57,7 @@ def test_a_job_counts_its_tiles_and_ends_between_two(models, monkeypatch):
 
 
 def test_several_tasks_are_done_one_after_the_other(models, monkeypatch):
-    monkeypatch.setattr(InstructIPT, "asked", lambda self, text: ("denoise", "deblur"))
+    monkeypatch.setattr(InstructIPT, "read", lambda self, text: (("denoise", "deblur"), {}))
     job = Job(Loaded(models[0], "0", 1), picture(0), instruction="both")
     outcome = restore_jobs([job])[0]
     assert outcome.plan.tasks == ("denoise", "deblur")

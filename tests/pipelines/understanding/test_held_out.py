@@ -12,11 +12,11 @@ def test_what_is_understood_rightly_is_told_by_number_of_tasks(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text('sentence,tasks\n"a, b",derain\nc,derain\nd,\ne,derain denoise\nf,polish\n', encoding="utf-8")
 
-    def asked(sentences):
+    def read(sentences):
         assert sentences == ["a, b", "c", "d", "e"]  # what is asked of other tasks is left out
-        return [(1,), (0, 1), (), (0, 1)]
+        return [(1,), (0, 1), (), (0, 1)], None
 
-    right = understood_rightly(SimpleNamespace(asked=asked), ["denoise", "derain"], path)
+    right = understood_rightly(SimpleNamespace(read=read), ["denoise", "derain"], path)
     assert right == {"unclear": [True], "one": [True, False], "two": [True]}
 
 
@@ -24,15 +24,15 @@ def test_sentences_that_ask_for_other_tasks_are_left_out(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("sentence,tasks\na,derain\nb,denoise\nc,\n", encoding="utf-8")
 
-    def asked(sentences):
+    def read(sentences):
         assert sentences == ["a", "c"]
-        return [(1,), (1,)]
+        return [(1,), (1,)], None
 
-    right = understood_rightly(SimpleNamespace(asked=asked), ["denoise", "derain"], path, {"derain", "polish"})
+    right = understood_rightly(SimpleNamespace(read=read), ["denoise", "derain"], path, {"derain", "polish"})
     assert right == {"unclear": [False], "one": [True]}
 
 
-NOTHING = SimpleNamespace(asked=lambda sentences: [()] * len(sentences))
+NOTHING = SimpleNamespace(read=lambda sentences: ([()] * len(sentences), None))
 
 
 def test_every_held_out_list_is_scored():
