@@ -27,6 +27,7 @@ COUNTERPARTS = {
     "GaussianNoise": ("GaussNoise", "gaussian_noise"),
     "SensorNoise": ("ISONoise", "shot_noise"),
     "CameraShake": ("MotionBlur", "motion_blur"),
+    "FrameAverage": ("MotionBlur", "motion_blur"),
     "ObjectMotion": ("MotionBlur", "motion_blur"),
     "Defocus": ("Defocus", "defocus_blur"),
     "Rain": ("RandomRain", None),

@@ -22,6 +22,7 @@ if _without_torch:
 
 from .blur import CameraShake, Defocus
 from .drops import LensDrops
+from .frames import FrameAverage
 from .haze import Haze
 from .lowlight import LowLight
 from .motion import ObjectMotion
@@ -33,6 +34,7 @@ from .snow import Snow
 __all__ = [
     "CameraShake",
     "Defocus",
+    "FrameAverage",
     "GaussianNoise",
     "Haze",
     "LensDrops",

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.fresh_damage import POOL, Blocks, Pool, Trainer, read_photographs, train
+from benchmarks.fresh_damage import Phase, Trainer, train
+from benchmarks.fresh_pairs import POOL, Blocks, Pool, read_photographs
 from ipt.network.checkpoint import load_checkpoint
 from ipt.network.task_network import TaskNetwork
 from pipelines.common.params import load_params
@@ -81,10 +82,12 @@ def test_it_learns_and_writes_a_checkpoint_and_a_log(blocks, params, make_config
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batches = (torch.from_numpy(blocks.block(number % 4)) for number in itertools.count())
     held_out = torch.from_numpy(blocks.block(99))
-    train(Trainer(network, params, compiled=False), Pool(batches, CPU, 0), 1.0, 4, 16, held_out, tmp_path)
+    trainer, phases = Trainer(network, params, compiled=False), [Phase(0.5, 4, 16), Phase(1, 2, 24)]
+    train(trainer, Pool(batches, CPU, 0), 1.0, phases, 2, held_out, tmp_path)
     log = pd.read_csv(tmp_path / "log.csv")
     assert {"step", "samples", "denoise", "dehaze"} <= set(log.columns)
-    assert (log["samples"] == log["step"] * 8).all()
+    assert log["samples"].iloc[0] == log["step"].iloc[0] * 8  # then four a step
+    assert log["step"].iloc[-1] * 4 < log["samples"].iloc[-1] < log["step"].iloc[-1] * 8
     written = load_checkpoint(TaskNetwork, tmp_path).state_dict()
     assert any(not torch.equal(written[name], value) for name, value in before.items())
 

@@ -7,6 +7,7 @@ import pytest
 from degradations.blur import camera_shake, defocus, disc_kernel
 from degradations.depth import fractal, guided_filter, scene_depth
 from degradations.drops import lens_drops
+from degradations.frames import frame_average
 from degradations.haze import haze
 from degradations.light import linear_to_srgb, srgb_to_linear
 from degradations.lowlight import low_light
@@ -127,6 +128,16 @@ def test_blur_averages_in_linear_light():
     stripes[:, ::2] = 1
     # Half the light is 0.735 in sRGB; averaging sRGB values would give 0.5.
     assert defocus(stripes, rng(), radius=8)[32, 32, 0] == pytest.approx(0.735, abs=0.02)
+
+
+def test_frames_are_averaged_in_their_values():
+    """Along the same path as light is by a shaking hand, and darker beside a bright edge."""
+    edge = flat(0.0, 64, 64)
+    edge[:, 32:] = 1
+    film = frame_average(edge, rng(5), length=20, nervousness=0)
+    exposed = srgb_to_linear(camera_shake(edge, rng(5), length=20, nervousness=0))
+    np.testing.assert_allclose(film, exposed, atol=1e-4)
+    assert 0.2 < film[32, 32, 0] < 0.8  # the middle frame stays where it is
 
 
 def test_highlights_shine_beyond_white():

@@ -13,6 +13,7 @@ import pytest
 import degradations
 from degradations.blur import camera_shake, defocus
 from degradations.drops import lens_drops
+from degradations.frames import frame_average
 from degradations.haze import haze
 from degradations.lowlight import low_light
 from degradations.motion import object_motion
@@ -30,6 +31,7 @@ LADDERS = {
     "sensor shot": (sensor_noise, {"read": 0}, "shot", [0, 2, 6, 15, 40]),
     "sensor read": (sensor_noise, {"shot": 0}, "read", [0, 1, 3, 8, 20]),
     "shake": (camera_shake, {}, "length", [0, 3, 8, 16, 32]),
+    "frames": (frame_average, {}, "length", [0, 3, 8, 16, 32]),
     "roll": (camera_shake, {"length": 0}, "roll", [0, 1, 3, 6, 10]),
     "object": (object_motion, {"size": 0.5}, "length", [0, 3, 8, 16, 32]),
     "defocus": (defocus, {}, "radius", [0, 1, 2, 4, 8]),
