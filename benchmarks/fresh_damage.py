@@ -43,7 +43,7 @@ class Recorded:
     """A step of crops of one shape as a CUDA graph, with the memory where it finds them and leaves what it tells."""
 
     given: tuple[Tensor, Tensor]
-    told: tuple[Tensor, Tensor] | None = None
+    told: tuple[Tensor, Tensor] = field(init=False)
     graph: torch.cuda.CUDAGraph = field(default_factory=torch.cuda.CUDAGraph)
     seen: int = 0
 
@@ -73,6 +73,8 @@ class Trainer:
         self.weights = torch.tensor(settings.task_weights, device=self.device)
         self.tasks = torch.arange(len(self.params.tasks), device=self.device)
         self.forward = torch.compile(self.network.backbone, dynamic=False) if self.compiled else self.network.backbone
+        self.latest = [weight.data for weight in self.network.parameters()]
+        self.averages = [weight.data for weight in self.state.ema.module.parameters()]
         self.newest = torch.zeros((), device=self.device)  # the part of the latest weights in the averaged ones
         for group in self.state.optimizer.param_groups:  # numbers that a graph finds where they were
             group["lr"], group["capturable"] = torch.zeros((), device=self.device), self.device.type == "cuda"
@@ -84,11 +86,14 @@ class Trainer:
         factor = min((state.step + 1) / WARMUP, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
         for group in state.optimizer.param_groups:
             group["lr"].fill_(group["peak"] * factor)
-        self.newest.fill_(1 - min(state.settings.ema_decay, (1 + state.step) / (10 + state.step)))
+        kept = min(state.settings.ema_decay, (1 + state.step) / (10 + state.step)) if state.step else 0.0
+        self.newest.fill_(1 - kept)
         state.step += 1
         if self.device.type != "cuda":
             return self._step(degraded, clean)
-        step = self.recorded.setdefault(degraded.shape, Recorded((degraded.clone(), clean.clone())))
+        if degraded.shape not in self.recorded:
+            self.recorded[degraded.shape] = Recorded((degraded.contiguous(), clean.contiguous()))
+        step = self.recorded[degraded.shape]
         for given, here in zip(step.given, (degraded, clean), strict=True):
             given.copy_(here)
         step.seen += 1
@@ -120,10 +125,9 @@ class Trainer:
         state.task_scale.copy_(running_scale(errors, state.task_scale))
         state.optimizer.step()
         with torch.no_grad():
-            averaged = list(state.ema.module.parameters())
-            change = torch._foreach_sub(list(self.network.parameters()), averaged)
+            change = list(torch._foreach_sub(self.latest, self.averages))
             torch._foreach_mul_(change, self.newest)
-            torch._foreach_add_(averaged, change)
+            torch._foreach_add_(self.averages, change)
         return distances.detach().mean(1), norm
 
     def averaged(self) -> TaskNetwork:

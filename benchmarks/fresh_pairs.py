@@ -46,7 +46,7 @@ def draw_square(pictures: list[np.ndarray], side: int, rng: np.random.Generator)
     return to_unit(square)
 
 
-class Blocks(IterableDataset):
+class Blocks(IterableDataset[Tensor]):
     """Endless blocks of pairs, uint8 (tasks, each, 2, side, side, 3), degraded before clean; block b depends on b."""
 
     def __init__(self, pictures: list[np.ndarray], params: Params, each: int, side: int) -> None:

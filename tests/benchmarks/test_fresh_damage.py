@@ -112,5 +112,7 @@ def test_a_step_equals_that_of_the_pipeline(params, make_config):
         trainer.update(degraded, clean, 0.0)
         synchronous_step(state, networks[1], Batch(degraded, clean, torch.tensor([0, 0, 1, 1])))
         state.step = step + 1
-    for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    pairs = [networks, (trainer.averaged(), state.ema.module)]
+    for ours, theirs in pairs:
+        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(our, their)
