@@ -65,11 +65,11 @@ def test_who_saw_none_but_writes_late_stays_out(client):
 
 
 def test_two_that_write_in_the_same_moment_go_back_and_come_in_one_by_one(client):
-    together, inside, most = threading.Barrier(2), [], []
+    seen, written, inside, most = threading.Barrier(2), threading.Barrier(2), [], []
 
     def enter() -> None:
-        first = [together]
-        both = Stopped(client, after=lambda: first and first.pop().wait(30))
+        first, then = [seen], [written]  # both have seen none before one writes, and both have written before one reads
+        both = Stopped(client, lambda: first and first.pop().wait(30), lambda: then and then.pop().wait(30))
         with leased(both, "m"):
             inside.append(1)
             most.append(len(inside))
