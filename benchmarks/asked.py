@@ -24,10 +24,12 @@ Row = tuple[str, np.ndarray, list[dict[str, Any]]]
 
 def rows() -> list[Row]:
     """Sentence, photograph of scikit-image (CC0, NASA) and recipe of its damage."""
+    grain: list[dict[str, Any]] = [{"GaussianNoise": {"sigma": 22}}, {"ImageCompression": {"quality_range": [90, 90]}}]
     dark = [{"LowLight": {"stops": 2.2, "gamma": 1.1, "shot": 3, "read": 0.6}}]
     blocks = [{"ImageCompression": {"quality_range": [12, 12]}}]
     drops = [{"LensDrops": {"density": 300, "size": [18, 40], "opacity": 0.9, "rim": 0.4}}]
     return [
+        ("full of grain at this ISO", data.astronaut()[150:406, 100:484], grain),
         ("it is far too dark", data.coffee()[70:326, 130:514], dark),
         ("the messenger squashed it into blocks", data.chelsea()[20:276, 20:404], blocks),
         ("raindrops on my lens", data.astronaut()[0:256, 40:424], drops),
