@@ -214,6 +214,8 @@ def main() -> None:
     pictures, others = (
         read_photographs(folder, given.scales, given.square) for folder in (given.photographs, given.held_out)
     )
+    if given.until[-1] != 1:
+        parser.error(f"--until: expected 1 as the last, got {given.until}")
     phases = [Phase(*each) for each in zip(given.until, given.each, given.crop, strict=True)]
     blocks = Blocks(pictures, params, max(int(given.each[0] / given.reuse), 1), given.square)
     held_out = Blocks(others, params, 16, given.square)
@@ -225,8 +227,10 @@ def main() -> None:
     if given.begin_with:
         network = load_checkpoint(TaskNetwork, given.begin_with, device).train()
     given.out.mkdir(parents=True, exist_ok=True)
-    if params.train.learn != "all":
+    if params.train.learn == "biases":
         hold_backbone(network)
+    elif params.train.learn != "all":
+        parser.error(f"{given.params}.train.learn: expected all or biases, got {params.train.learn}")
     pool = Pool(iter(loader), device, params.seed)
     train(Trainer(network, params, given.compile), pool, given.seconds, phases, given.reuse, pairs, given.out)
 
