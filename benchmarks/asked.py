@@ -8,16 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from skimage import data
 
+from benchmarks.gallery import side_by_side, write_jpeg
 from degradations.recipe import degrade
 from ipt import InstructIPT, restore_image
 from ipt.pixels import to_levels, to_unit
 
 TARGET = Path("docs/asked.jpg")
-GAP = 6  # pixels
 
 Row = tuple[str, np.ndarray, list[dict[str, Any]]]
 
@@ -40,17 +39,15 @@ def triptych(model: InstructIPT, row: Row) -> np.ndarray:
     """Damaged, restored and as it was, side by side, uint8 RGB."""
     sentence, clean, recipe = row
     degraded = to_levels(degrade(to_unit(clean), recipe, np.random.default_rng(0))[0])
-    gap = np.full((len(clean), GAP, 3), 255, np.uint8)
-    return np.concatenate([degraded, gap, restore_image(model, degraded, instruction=sentence), gap, clean], axis=1)
+    return side_by_side(degraded, restore_image(model, degraded, instruction=sentence), clean)
 
 
 def main() -> None:
     """Write the picture."""
     model = InstructIPT.from_pretrained()
-    pictures = [triptych(model, row) for row in rows()]
-    gap = np.full((GAP, pictures[0].shape[1], 3), 255, np.uint8)
-    sheet = np.concatenate([part for picture in pictures for part in (picture, gap)][:-1])
-    cv2.imwrite(str(TARGET), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    lying = side_by_side(*(triptych(model, row).swapaxes(0, 1) for row in rows()))  # its gaps stand
+    sheet = np.ascontiguousarray(lying.swapaxes(0, 1))
+    write_jpeg(sheet, TARGET)
     print(f"{TARGET}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
 
 

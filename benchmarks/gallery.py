@@ -94,9 +94,10 @@ def measured(before: np.ndarray, after: np.ndarray, clean: np.ndarray | None = N
     return f"changed by {np.abs(after.astype(np.int16) - before).mean():.1f} grey levels on the average"
 
 
-def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Both with a white gap between them, uint8 (H, 2 W + GAP, 3)."""
-    return np.concatenate([before, np.full((before.shape[0], GAP, 3), 255, np.uint8), after], axis=1)
+def side_by_side(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures of one height with white gaps between them, uint8 (H, the sum of their widths and gaps, 3)."""
+    gap = np.full((len(pictures[0]), GAP, 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], axis=1)
 
 
 def write_jpeg(levels: np.ndarray, path: Path) -> None:
