@@ -9,7 +9,6 @@ seed alone.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from ipt.network.precision import uses_bf16
 from ipt.network.task_network import TaskNetwork
 from ipt.training.fit import TrainingState
 from ipt.training.losses import balanced_loss, restoration_loss, running_scale, sample_errors
+from ipt.training.schedule import decayed, kept_of_average
 from pipelines.common.params import Params, load_params
 from pipelines.training.choice import model_config, read_choice, training_settings
 
@@ -83,10 +83,10 @@ class Trainer:
     def update(self, degraded: Tensor, clean: Tensor, done: float) -> tuple[Tensor, Tensor]:
         """One step at `done` of the whole time; the mean loss of each task and the norm of the gradient."""
         state = self.state
-        factor = min((state.step + 1) / WARMUP, 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        factor = min((state.step + 1) / WARMUP, decayed(done))
         for group in state.optimizer.param_groups:
             group["lr"].fill_(group["peak"] * factor)
-        kept = min(state.settings.ema_decay, (1 + state.step) / (10 + state.step)) if state.step else 0.0
+        kept = kept_of_average(state.settings.ema_decay, state.step) if state.step else 0.0
         self.newest.fill_(1 - kept)
         state.step += 1
         if self.device.type != "cuda":

@@ -5,7 +5,6 @@ Plain torch: an iterator of batches comes in, reports go out through callbacks.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +27,7 @@ from ipt.training.losses import (
     task_errors,
     task_means,
 )
+from ipt.training.schedule import decayed, kept_of_average
 from ipt.weights import load_weights, save_weights
 
 
@@ -245,16 +245,14 @@ def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
         return (step + 1) / settings.warmup_steps
     decay = settings.steps if settings.decay_steps is None else settings.decay_steps
     start = max(settings.steps - decay, settings.warmup_steps)
-    done = max(step - start, 0) / max(settings.steps - 1 - start, 1)
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+    return decayed(max(step - start, 0) / max(settings.steps - 1 - start, 1))
 
 
 def _ema_update(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Exponential moving average whose window grows with the run, so that the first weights are soon forgotten."""
+    """Exponential moving average, as `AveragedModel` calls it."""
 
     @torch.no_grad()
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averaged), list(current), weight)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - kept_of_average(decay, int(count)))
 
     return update
