@@ -33,8 +33,8 @@ def camera_shake(
 ) -> np.ndarray:
     """Average the picture along a random path of the hand, in linear light.
 
-    The path is `hand_path`; the place of the picture at half the exposure stays, as in the GoPro
-    pairs, whose sharp image is the middle frame. Light comes from outside the picture by mirroring.
+    The path is `hand_path`, whose mean is the place of the picture: its light is spread, not shifted.
+    Light comes from outside the picture by mirroring.
 
     Args:
         image: float32 (H, W, 3) RGB in [0, 1].
@@ -68,7 +68,7 @@ def camera_shake(
     if roll == 0:
         return linear_to_srgb(convolve(light, path_kernel(path)))
     turn = hand_walk(rng, nervousness).real
-    turn = (turn - turn[STEPS // 2]) * (roll / max(float(np.ptp(turn)), 1e-9))
+    turn = (turn - turn.mean()) * (roll / max(float(np.ptp(turn)), 1e-9))
     return linear_to_srgb(_average_of_poses(light, path, turn))
 
 

@@ -21,7 +21,7 @@ def frame_average(
 
     What GoPro's data set calls a linear response (Nah et al. 2017): unlike `camera_shake`, and unlike an exposure, the
     mean is of sRGB values and not of light, so bright edges do not grow. The frames are so many that they leave no
-    gaps. The path is `hand_path`, the middle frame stays where it is; outside, the picture is mirrored.
+    gaps. The path is `hand_path`, so the picture is not shifted; outside, it is mirrored.
 
     Args:
         image: float32 (H, W, 3) RGB in [0, 1].

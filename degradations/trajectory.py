@@ -14,6 +14,9 @@ def hand_path(rng: np.random.Generator, *, length: float, nervousness: float) ->
 
     A particle whose velocity is disturbed by Gaussian pushes, pulled back to where it started,
     and now and then nearly reversed (a jerk), all in proportion to the nervousness.
+    The mean of its points is the origin, so that blur along it shifts nothing: where in the path the
+    middle of the exposure was, a blurred picture hardly tells, and a network that has to put the clean
+    one there learns to leave blur alone.
 
     Args:
         rng: draws the path.
@@ -21,12 +24,12 @@ def hand_path(rng: np.random.Generator, *, length: float, nervousness: float) ->
         nervousness: 0 to 1.
 
     Returns:
-        float64 (64, 2): x, y in pixels at equal steps of time; 0, 0 at half the exposure.
+        float64 (64, 2): x, y in pixels at equal steps of time; their mean is 0, 0.
     """
     walk = hand_walk(rng, nervousness)
     path = np.stack([walk.real, walk.imag], axis=1)
     extent = float(np.ptp(path, axis=0).max())
-    return (path - path[STEPS // 2]) * (length / extent)
+    return (path - path.mean(axis=0)) * (length / extent)
 
 
 def hand_walk(rng: np.random.Generator, nervousness: float) -> np.ndarray:
