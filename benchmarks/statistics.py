@@ -37,6 +37,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 TARGET = Path("docs/statistics.png")
+PARTS = ("bench/rain100l_20", "bench/gopro_10", "bench/its_4", "masks/snow", "depth/rgb", "depth/depth_mm")
 SIDE = 320  # pixels of the squares that are compared; tiles of training are 128
 SNOW_PER_MASK = 8  # photographs that each snow layer is laid over
 
@@ -157,7 +158,10 @@ def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    compared = rows(parser.parse_args().data)
+    data = parser.parse_args().data
+    if missing := [part for part in PARTS if not (data / part).is_dir()]:
+        parser.error(f"{data}: expected folders {', '.join(PARTS)} in it, not there: {', '.join(missing)}")
+    compared = rows(data)
     figure, axes = plt.subplots(len(compared), 4, figsize=(12, 2.5 * len(compared)), layout="constrained")
     for line, row in zip(axes, compared, strict=True):
         draw(line, row)
