@@ -191,6 +191,16 @@ def test_shake_spreads_light_without_a_shift_with_and_without_roll():
         np.testing.assert_allclose(centre, 0, atol=0.3)
 
 
+def test_roll_does_not_turn_the_picture_on_the_average():
+    image = flat(0.0, 129, 129)
+    image[64, 114] = 1
+    for seed in range(5):
+        light = srgb_to_linear(camera_shake(image, rng(seed), length=0, nervousness=0.3, roll=8))[..., 0]
+        y, x = np.indices(light.shape)
+        assert (light * y).sum() / light.sum() == pytest.approx(64, abs=0.3)
+        assert (light * x).sum() / light.sum() == pytest.approx(114, abs=0.5)
+
+
 def test_roll_blurs_the_rim_more_than_the_middle():
     image = noisy(129, 129)
     difference = abs(camera_shake(image, rng(), length=0, roll=6) - image).mean(axis=2)
