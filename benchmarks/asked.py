@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from skimage import data
 
-from benchmarks.gallery import side_by_side, write_jpeg
+from benchmarks.gallery import joined, write_jpeg
 from degradations.recipe import degrade
 from ipt import InstructIPT, restore_image
 from ipt.pixels import to_levels, to_unit
@@ -39,14 +39,13 @@ def triptych(model: InstructIPT, row: Row) -> np.ndarray:
     """Damaged, restored and as it was, side by side, uint8 RGB."""
     sentence, clean, recipe = row
     degraded = to_levels(degrade(to_unit(clean), recipe, np.random.default_rng(0))[0])
-    return side_by_side(degraded, restore_image(model, degraded, instruction=sentence), clean)
+    return joined([degraded, restore_image(model, degraded, instruction=sentence), clean], 1)
 
 
 def main() -> None:
     """Write the picture."""
     model = InstructIPT.from_pretrained()
-    lying = side_by_side(*(triptych(model, row).swapaxes(0, 1) for row in rows()))  # its gaps stand
-    sheet = np.ascontiguousarray(lying.swapaxes(0, 1))
+    sheet = joined([triptych(model, row) for row in rows()], 0)
     write_jpeg(sheet, TARGET)
     print(f"{TARGET}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
 

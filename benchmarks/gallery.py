@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,10 +95,10 @@ def measured(before: np.ndarray, after: np.ndarray, clean: np.ndarray | None = N
     return f"changed by {np.abs(after.astype(np.int16) - before).mean():.1f} grey levels on the average"
 
 
-def side_by_side(*pictures: np.ndarray) -> np.ndarray:
-    """Pictures of one height with white gaps between them, uint8 (H, the sum of their widths and gaps, 3)."""
-    gap = np.full((len(pictures[0]), GAP, 3), 255, np.uint8)
-    return np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], axis=1)
+def joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Pictures, uint8 (H, W, 3), with white gaps between them: one below the other (axis 0) or side by side (1)."""
+    gap = np.full_like(pictures[0].take(range(GAP), axis), 255)
+    return np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], axis)
 
 
 def write_jpeg(levels: np.ndarray, path: Path) -> None:
@@ -118,7 +119,7 @@ def write_document(model: InstructIPT) -> None:
         (x, y), (width, height) = shown.corner, shown.side
         size = SHOWN_WIDTH, SHOWN_WIDTH * height // width
         pieces = (levels[y : y + height, x : x + width] for levels in (before, after))
-        large = side_by_side(*(cv2.resize(piece, size, interpolation=cv2.INTER_CUBIC) for piece in pieces))
+        large = joined([cv2.resize(piece, size, interpolation=cv2.INTER_CUBIC) for piece in pieces], 1)
         write_jpeg(large, PICTURES / f"{shown.name}.jpg")
         told = measured(before, after)
         if shown.task == "denoise":
@@ -150,7 +151,7 @@ def write_page(model: InstructIPT, folder: Path, task: str | None) -> None:
             cv2.resize(levels, None, fx=small, fy=small, interpolation=cv2.INTER_AREA) for levels in (before, after)
         ]
         picture = target.with_suffix(".jpg").relative_to(OWN)
-        write_jpeg(side_by_side(*pair), OWN / picture)
+        write_jpeg(joined(pair, 1), OWN / picture)
         address, words = html.escape(str(picture)), html.escape(caption)
         figures.append(f'<figure><img src="{address}" alt=""><figcaption>{words}</figcaption></figure>')
         print(caption, flush=True)

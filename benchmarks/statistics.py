@@ -133,7 +133,7 @@ def draw(axes: np.ndarray, row: Row) -> None:
 def rows(data: Path) -> list[Row]:
     """All comparisons."""
     tasks = load_params().tasks
-    rain, blur, hazy = (real_pairs(data / "bench" / name) for name in ("rain100l_20", "gopro_10", "its_4"))
+    rain, blur, hazy = (real_pairs(data / name) for name in PARTS[:3])
     photographs = [clean for _, clean in rain]
     snow = snow_pairs(data / "masks" / "snow", photographs)
 
